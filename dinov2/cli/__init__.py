@@ -1,0 +1,44 @@
+"""The `dinov2` command: parse the words, call a room, give an exit code.
+
+Exit codes: 0 done; 2 a mistake the user can mend, said in one message; 130 interrupted (Ctrl-C), everything kept; 1 a fault of ours.
+Each sub-command is a module of this package with `add_parser(commands)` and `run(arguments) -> int`; its room is imported in `run`,
+so that `dinov2 --help` answers at once.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from dinov2 import __version__
+from dinov2.errors import Dinov2Error
+
+COMMANDS = ("preprocess", "phantom", "manifest", "train", "export", "preview", "bench")
+INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every sub-command."""
+    parser = argparse.ArgumentParser(
+        prog="dinov2", description="Self-supervised pretraining of image encoders for chest radiographs."
+    )
+    parser.add_argument("--version", action="version", version=f"dinov2 {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        importlib.import_module(f"dinov2.cli.{name}").add_parser(commands)
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = build_parser().parse_args(words)
+    try:
+        return int(arguments.run(arguments))
+    except Dinov2Error as error:
+        print(f"dinov2 {arguments.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"dinov2 {arguments.command}: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 0
