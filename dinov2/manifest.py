@@ -1,8 +1,8 @@
 """The door between `preprocess` and `data`: one row per picture.
 
-In: a Parquet or CSV file, or rows from a conversion. Out: a `Manifest`, which can be filtered, sampled and written. A manifest is an
-Arrow table, so four million rows cost their bytes and nothing more. Columns that are not listed in `COLUMNS` (labels, sex, age ...)
-travel along untouched.
+In: a Parquet or CSV file, or rows from a conversion. Out: a `Manifest`, which can be filtered, sampled and written. A
+manifest is an Arrow table, so four million rows cost their bytes and nothing more. Columns that are not listed in
+`COLUMNS` (labels, sex, age ...) travel along untouched.
 """
 
 import csv
@@ -76,23 +76,14 @@ class Manifest:
         include: frozenset[str] | None = None,
         exclude: frozenset[str] | None = None,
     ) -> "Manifest":
-        """Rows that pass every filter given; names are compared without regard to case.
+        """Rows that pass every filter given; upper and lower case are the same.
 
-        `include` and `exclude` hold values of `image`, `image_id`, `source` or of their file names (see `read_id_list`).
+        `include` and `exclude` hold values of `image`, `image_id`, `source` or their file names (see `read_id_list`).
         """
         keep = pa.array(np.ones(len(self), dtype=bool))
         for column, wanted in (("split", splits), ("view", views), ("dataset", datasets)):
-            if not wanted:
-                continue
-            values = pc.utf8_lower(self.table.column(column))
-            passed = pc.is_in(values, value_set=pa.array([w.lower() for w in wanted]))
-            if not pc.any(passed).as_py():
-                present = sorted({str(v) for v in pc.unique(self.table.column(column)).to_pylist()})[:12]
-                raise ManifestError(
-                    f"no row has {column} in {list(wanted)}; the {column}s present are {present}. "
-                    f"Correct the filter, or fill the column '{column}' of the manifest."
-                )
-            keep = pc.and_(keep, passed)
+            if wanted:
+                keep = pc.and_(keep, self._among(column, wanted))
         if include is not None:
             keep = pc.and_(keep, self._named(include))
         if exclude is not None:
@@ -109,7 +100,7 @@ class Manifest:
 
     def missing_files(self, *, limit: int = 20_000) -> list[int]:
         """Rows whose picture is not on disk, among at most `limit` rows spread evenly over the manifest."""
-        rows = np.unique(np.linspace(0, len(self) - 1, min(limit, len(self))).astype(int)) if len(self) else np.array([], int)
+        rows = np.unique(np.linspace(0, len(self) - 1, min(limit, len(self))).astype(int))
         return [int(row) for row in rows if not self.path(int(row)).is_file()]
 
     def write(self, path: Path) -> None:
@@ -121,6 +112,19 @@ class Manifest:
         else:
             pq.write_table(self.table, partial)
         partial.replace(path)
+
+    def _among(self, column: str, wanted: Sequence[str]) -> pa.Array:
+        values = self.table.column(column)
+        passed = pc.fill_null(
+            pc.is_in(pc.utf8_lower(values), value_set=pa.array([name.lower() for name in wanted])), False
+        )
+        if not pc.any(passed).as_py():
+            present = sorted({str(value) for value in pc.unique(values).to_pylist()})[:12]
+            raise ManifestError(
+                f"no row has {column} in {list(wanted)}; the {column}s present are {present}. "
+                f"Correct the filter, or fill the column '{column}' of the manifest."
+            )
+        return passed
 
     def _named(self, names: frozenset[str]) -> pa.Array:
         wanted = pa.array(sorted(names), type=pa.string())
@@ -151,68 +155,110 @@ def read(path: Path) -> Manifest:
     Raises ManifestError where the file is absent, is no table, has no column that names the picture, or has no row.
     """
     if not path.is_file():
-        raise ManifestError(f"{path}: no such manifest. Give a .parquet or .csv file, e.g. the manifest.parquet that `dinov2 preprocess` wrote.")
-    try:
-        table = pa_csv.read_csv(path) if path.suffix.lower() == ".csv" else pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ManifestError(f"{path}: not a readable {'CSV' if path.suffix.lower() == '.csv' else 'Parquet'} file ({error})") from error
-    table = _standard(table, path=path)
+        raise ManifestError(
+            f"{path}: no such manifest. Give a .parquet or .csv file, as `dinov2 preprocess` writes it."
+        )
+    table = _standard(_read_table(path), path=path)
     if table.num_rows == 0:
         raise ManifestError(f"{path}: the manifest has no row.")
-    empty = pc.sum(pc.or_kleene(pc.is_null(table.column("image")), pc.equal(table.column("image"), ""))).as_py()
+    image = table.column("image")
+    empty = pc.sum(pc.or_kleene(pc.is_null(image), pc.equal(image, ""))).as_py()
     if empty:
-        raise ManifestError(f"{path}: {empty} of {table.num_rows} rows name no picture (column 'image' is empty). Remove or fill them.")
+        raise ManifestError(
+            f"{path}: {empty} of {table.num_rows} rows name no picture (column 'image' is empty). Remove or fill them."
+        )
     return Manifest(table, path.parent)
 
 
 def from_folder(folder: Path) -> Manifest:
-    """A manifest of every PNG, JPEG and TIFF below `folder`, in the order of their paths; nothing is known but the path."""
+    """A manifest of every PNG, JPEG and TIFF below `folder`, in the order of their paths; only the path is known."""
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder.")
-    files = []
+    relative: list[str] = []
     for parent, folders, names in os.walk(folder):
-        folders.sort()
-        files += [os.path.join(parent, name) for name in sorted(names) if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]  # noqa: PTH118, PTH122
-    if not files:
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        pictures = (name for name in sorted(names) if Path(name).suffix.lower() in IMAGE_SUFFIXES)
+        relative += [Path(parent, name).relative_to(folder).as_posix() for name in pictures if not name.startswith(".")]
+    if not relative:
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise ManifestError(
-            f"{folder}: no picture in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))}, subfolders included). "
+            f"{folder}: no picture in this folder (looked for {known}, subfolders too). "
             "DICOM files are converted first: dinov2 preprocess --input DICOMS --output PICTURES."
         )
-    relative = [os.path.relpath(file, folder) for file in files]
     return from_rows(({"image": name, "image_id": name, "source": name} for name in relative), root=folder)
 
 
 def read_id_list(path: Path) -> frozenset[str]:
-    """Names from a CSV: its first column, or the column that a header calls image, file, path, image_id, id or source."""
+    """Names from a CSV: its first column, or the one that a header calls image, file, path, image_id, id or source."""
     if not path.is_file():
         raise ManifestError(f"{path}: no such list of files or ids.")
     with path.open(newline="", encoding="utf-8-sig") as stream:
         rows = [row for row in csv.reader(stream) if row and row[0].strip()]
     known = {"image", "image_id", "id", "source", *(s for s, target in SYNONYMS.items() if target == "image")}
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    column = next((i for i, name in enumerate(header) if name in known), None)
-    names = frozenset(row[column or 0].strip() for row in (rows if column is None else rows[1:]) if len(row) > (column or 0))
+    named = next((i for i, name in enumerate(header) if name in known), None)
+    column, body = (0, rows) if named is None else (named, rows[1:])
+    names = frozenset(row[column].strip() for row in body if len(row) > column) - {""}
     if not names:
         raise ManifestError(f"{path}: the list is empty.")
     return names
 
 
+def _read_table(path: Path) -> pa.Table:
+    """The table as it is; in a CSV, columns that identify something stay text, so that patient 007 is not patient 7."""
+    is_csv = path.suffix.lower() == ".csv"
+    try:
+        if not is_csv:
+            return pq.read_table(path)
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
+            header = next(csv.reader(stream), [])
+        texts = [name for name in header if COLUMNS.get(_standard_name(name)) == pa.string()]
+        options = pa_csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string()), strings_can_be_null=True)
+        return pa_csv.read_csv(path, convert_options=options)
+    except (pa.ArrowException, OSError) as error:
+        kind = "CSV" if is_csv else "Parquet"
+        raise ManifestError(f"{path}: not a readable {kind} file ({error}). Write it again.") from error
+
+
 def _standard(table: pa.Table, *, path: Path) -> pa.Table:
     """Columns under their standard names and types; absent ones null."""
-    names = [SYNONYMS.get(name.lower(), name) if SYNONYMS.get(name.lower(), name) not in table.column_names else name for name in table.column_names]
-    table = table.rename_columns(names)
+    names = _standard_names(table.column_names)
     if "image" not in names:
-        raise ManifestError(f"{path}: no column names the picture; expected 'image' (or {', '.join(sorted(s for s, t in SYNONYMS.items() if t == 'image'))}). Columns present: {names}.")
-    columns: dict[str, pa.ChunkedArray] = {}
-    for name, kind in COLUMNS.items():
-        if name not in names:
-            columns[name] = pa.nulls(table.num_rows, kind)
-            continue
-        try:
-            columns[name] = table.column(name).cast(kind)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ManifestError(f"{path}: column '{name}' should hold {kind}: {error}") from error
+        synonyms = ", ".join(sorted(synonym for synonym, target in SYNONYMS.items() if target == "image"))
+        raise ManifestError(
+            f"{path}: no column names the picture; expected 'image' (or {synonyms}). Columns present: {names}."
+        )
+    table = table.rename_columns(names)
+    columns: dict[str, pa.ChunkedArray] = {
+        name: _cast(table, name, path=path) if name in names else pa.nulls(table.num_rows, kind)
+        for name, kind in COLUMNS.items()
+    }
     if "image_id" not in names:
         columns["image_id"] = columns["image"]
     columns |= {name: table.column(name) for name in names if name not in COLUMNS}
     return pa.table(columns)
+
+
+def _standard_name(name: str) -> str:
+    """What a column is called here; a column that is not one of ours keeps its name."""
+    lower = name.lower()
+    return SYNONYMS.get(lower, lower if lower in COLUMNS else name)
+
+
+def _standard_names(present: Sequence[str]) -> list[str]:
+    """Each column's standard name, unless another column has it already."""
+    names = list(present)
+    for place, name in enumerate(names):
+        standard = _standard_name(name)
+        if standard not in names:
+            names[place] = standard
+    return names
+
+
+def _cast(table: pa.Table, name: str, *, path: Path) -> pa.ChunkedArray:
+    try:
+        return table.column(name).cast(COLUMNS[name])
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ManifestError(
+            f"{path}: column '{name}' should hold {COLUMNS[name]}: {error}. Mend the column."
+        ) from error

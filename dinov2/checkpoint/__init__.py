@@ -1,1 +1,1 @@
-"""."""
+"""Checkpoints that continue a run, and exports that leave it."""

@@ -6,6 +6,7 @@ so that `dinov2 --help` answers at once.
 """
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -34,11 +35,17 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(words)
     try:
         return int(arguments.run(arguments))
+    except BrokenPipeError:
+        return 0  # the reader of a pipe went away, as `| head` does
     except Dinov2Error as error:
         print(f"dinov2 {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        print(f"dinov2 {arguments.command}: the disk is full{where}. Free some space and run the same command again.", file=sys.stderr)
+        return Dinov2Error.exit_code
     except KeyboardInterrupt:
         print(f"dinov2 {arguments.command}: interrupted.", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        return 0

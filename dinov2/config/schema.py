@@ -1,4 +1,4 @@
-"""The shape of a configuration: frozen typed sections, with the key tree of the public DINOv2 `ssl_default_config.yaml`.
+"""The shape of a configuration: frozen typed sections; key tree of the public DINOv2 `ssl_default_config.yaml`.
 
 In: nothing. Out: types. Values come from `dinov2.config.load`; what each key means is said beside it in
 `configs/ssl_default_config.yaml`, and the defaults here and there are equal (a test sees to it).
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Dtype = Literal["fp16", "bf16", "fp32"]
+Architecture = Literal["vit_small", "vit_base", "vit_large", "vit_giant2", "vit_custom"]
 ShardingStrategy = Literal["FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", "HYBRID_SHARD"]
 
 
@@ -112,7 +113,7 @@ class Train:
 class Student:
     """`student`: the architecture of both networks."""
 
-    arch: str = "vit_large"
+    arch: Architecture = "vit_large"
     patch_size: int = 16
     drop_path_rate: float = 0.3
     layerscale: float = 1.0e-5

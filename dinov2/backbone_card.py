@@ -1,0 +1,52 @@
+"""The door out: what a user of an exported backbone must know, as `backbone_card.json`.
+
+In: plain values from the run. Out: a file, and back.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dinov2.errors import WeightsError
+
+CARD_NAME = "backbone_card.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneCard:
+    """`architecture` holds the arguments of `DinoVisionTransformer`, so the backbone can be built from the card alone."""
+
+    arch: str
+    architecture: dict[str, Any]
+    resolution_px: int  # side of the global crops it was trained on
+    in_chans: int
+    mean: tuple[float, ...]  # of pictures in 0..1
+    std: tuple[float, ...]
+    heads: dict[str, dict[str, Any]] = field(default_factory=dict)  # head name -> arguments of DINOHead
+    step: int
+    provenance: dict[str, Any] = field(default_factory=dict)  # versions, pictures seen, data, the run's configuration
+    format: int = FORMAT
+
+    def write(self, folder: Path) -> Path:
+        """Writes `backbone_card.json` into `folder`."""
+        path = folder / CARD_NAME
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        return path
+
+
+def read_card(folder: Path) -> BackboneCard:
+    """The card of an exported folder.  Raises WeightsError where it is absent or not one of ours."""
+    path = folder / CARD_NAME
+    try:
+        values = json.loads(path.read_text())
+        values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
+        card = BackboneCard(**values)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{folder}: no {CARD_NAME} here. Give a folder that `dinov2 export` or `dinov2 train` wrote.") from error
+    except (json.JSONDecodeError, TypeError, KeyError, OSError) as error:
+        raise WeightsError(f"{path}: not a card of this package ({error}).") from error
+    if card.format != FORMAT:
+        raise WeightsError(f"{path}: written in format {card.format}; this version reads format {FORMAT}.")
+    return card

@@ -1,0 +1,47 @@
+"""`dinov2 bench`: how fast the step and the loader are on this machine, against its own ceilings."""
+
+import argparse
+import json
+from pathlib import Path
+
+from dinov2.cli.console import stdout
+
+EXAMPLES = """examples:
+  dinov2 bench step --precision fp32 bf16
+  dinov2 bench loader --json loader.json"""
+SUBJECTS = {
+    "step": "the training step, against the machine's matrix-product rate",
+    "loader": "the loader, against a plain Pillow pipeline",
+}
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the sub-command; what each subject measures is parsed by its own module."""
+    parser = commands.add_parser(
+        "bench",
+        help="measure the training step or the loader",
+        description="Measure on this machine; numbers of different machines or moments are not comparable, ratios of one run are.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("subject", choices=sorted(SUBJECTS), help="; ".join(f"{name}: {what}" for name, what in SUBJECTS.items()))
+    parser.add_argument("--json", type=Path, metavar="F", help="also write the result as JSON")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="options of the subject (dinov2 bench step --help)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures one subject and prints its table."""
+    import importlib
+
+    module = importlib.import_module(f"dinov2.bench.{arguments.subject}")
+    parser = argparse.ArgumentParser(prog=f"dinov2 bench {arguments.subject}")
+    parser.add_argument("--json", type=Path, metavar="F", default=arguments.json, help="also write the result as JSON")
+    module.add_arguments(parser)
+    words = parser.parse_args(arguments.rest)
+    result = module.run(words)
+    stdout.print(module.table(result))
+    if words.json is not None:
+        words.json.write_text(json.dumps(result, indent=1) + "\n")
+        stdout.print(f"written: {words.json}", markup=False)
+    return 0

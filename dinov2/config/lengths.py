@@ -1,0 +1,34 @@
+"""How many optimizer steps each phase of a run takes.
+
+In: the sections optim, teacher and train. Out: `Lengths`. A length given in steps wins over the same length in
+epochs; an epoch is `train.OFFICIAL_EPOCH_LENGTH` steps, as in the public code.
+"""
+
+from dataclasses import dataclass
+
+from dinov2.config.schema import Optim, Teacher, Train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Phases of a run in optimizer steps."""
+
+    total: int
+    warmup: int
+    freeze_last_layer: int
+    warmup_teacher_temp: int
+
+
+def lengths(optim: Optim, teacher: Teacher, *, train: Train) -> Lengths:
+    """The phases in steps; epochs may be fractions, and a fraction of a step is dropped."""
+    epoch = train.OFFICIAL_EPOCH_LENGTH
+
+    def steps(given: int | None, *, epochs: float) -> int:
+        return int(epochs * epoch) if given is None else given
+
+    return Lengths(
+        total=steps(optim.total_steps, epochs=optim.epochs),
+        warmup=steps(optim.warmup_steps, epochs=optim.warmup_epochs),
+        freeze_last_layer=steps(optim.freeze_last_layer_steps, epochs=optim.freeze_last_layer_epochs),
+        warmup_teacher_temp=steps(teacher.warmup_teacher_temp_steps, epochs=teacher.warmup_teacher_temp_epochs),
+    )

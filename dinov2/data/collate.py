@@ -1,0 +1,89 @@
+"""One batch from its positions in the sample stream.
+
+In: positions. Out: arrays in the layout of `dinov2.batch.Batch`: crop-major, uint8. Everything here is a function of
+the positions and of the recipe; which process does it makes no difference.
+
+Legend: B pictures, G global and L local crops, S and s their sides, N patches of a global crop.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from dinov2.batch import NUM_GLOBAL_CROPS, Replaced
+from dinov2.config.schema import Crops
+from dinov2.data.augmentation import AugmentationRecipe, Picture, apply_crop, draw_crops
+from dinov2.data.dataset import Pictures, Unreadable
+from dinov2.data.masking import MaskRecipe
+from dinov2.data.stream import SampleStream
+from dinov2.errors import DataError
+
+MAX_NEIGHBOURS = 64  # files tried for one place in the stream
+
+
+class Arrays(TypedDict):
+    """What a worker sends: the fields of a `Batch`."""
+
+    global_crops: Tensor  # uint8 [G*B, S, S]
+    local_crops: Tensor  # uint8 [L*B, s, s]
+    masks: Tensor  # bool [G*B, N]
+    positions: Tensor  # int64 [B]
+    replaced: tuple[Replaced, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchMaker:
+    """Makes the arrays of any batch."""
+
+    pictures: Pictures
+    stream: SampleStream
+    crops: Crops
+    recipe: AugmentationRecipe
+    masks: MaskRecipe
+    seed: int
+
+    def make(self, positions: Sequence[int]) -> Arrays:
+        """Decode, crop and mask the pictures at `positions`.  Raises DataError where no file can be read at all."""
+        num, crops = len(positions), self.crops
+        global_crops = _blank(NUM_GLOBAL_CROPS * num, size=crops.global_crops_size)
+        local_crops = _blank(crops.local_crops_number * num, size=crops.local_crops_size)
+        masks = torch.empty(NUM_GLOBAL_CROPS * num, self.masks.num_patches, dtype=torch.bool)
+        global_out, local_out, mask_out = global_crops.numpy(), local_crops.numpy(), masks.numpy()
+        replaced: list[Replaced] = []
+        for i, position in enumerate(positions):
+            draws = draw_crops(self.recipe, crops=crops, seed=self.seed, position=position)
+            picture = self._read(position, replaced=replaced)
+            for c, draw in enumerate(draws[:NUM_GLOBAL_CROPS]):
+                global_out[c * num + i] = apply_crop(picture, draw, size=crops.global_crops_size)
+            for c, draw in enumerate(draws[NUM_GLOBAL_CROPS:]):
+                local_out[c * num + i] = apply_crop(picture, draw, size=crops.local_crops_size)
+            mask_out[i::num] = self.masks.masks(position, num_crops=NUM_GLOBAL_CROPS)
+        return Arrays(
+            global_crops=global_crops,
+            local_crops=local_crops,
+            masks=masks,
+            positions=torch.tensor(positions, dtype=torch.int64),
+            replaced=tuple(replaced),
+        )
+
+    def _read(self, position: int, *, replaced: list[Replaced]) -> Picture:
+        """The picture at `position`, or the nearest one after it in the stream that can be read."""
+        for neighbour in range(position, position + MAX_NEIGHBOURS):
+            row = self.stream.row(neighbour)
+            try:
+                return self.pictures.read(row)
+            except Unreadable as reason:
+                replaced.append(Replaced(position=position, path=str(self.pictures.path(row)), reason=str(reason)))
+        first = replaced[-MAX_NEIGHBOURS]
+        raise DataError(
+            f"{MAX_NEIGHBOURS} pictures in a row cannot be read, from position {position} of the sample stream on; "
+            f"the first is {first.path}: {first.reason}. Is the disk still there? "
+            "dinov2 manifest check tells which files are bad."
+        )
+
+
+def _blank(num_crops: int, *, size: int) -> Tensor:
+    return torch.empty(num_crops, size, size, dtype=torch.uint8)

@@ -1,0 +1,146 @@
+"""Batches, made ahead of time by worker processes.
+
+In: a `Manifest`, the sections that say what a crop is, and which batches of the run this rank wants. Out: an iterator
+of `dinov2.batch.Batch`. A batch depends on (seed, its positions) alone: not on the number of workers, nor on where the
+run starts, nor on how positions are shared among ranks.
+"""
+
+import math
+import signal
+import sys
+from collections.abc import Generator
+from types import TracebackType
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from dinov2.batch import Batch
+from dinov2.config.schema import Augmentation, Crops, Ibot
+from dinov2.data.augmentation import resolve
+from dinov2.data.collate import Arrays, BatchMaker
+from dinov2.data.dataset import Pictures
+from dinov2.data.masking import mask_recipe
+from dinov2.data.stream import SampleStream, batch_positions
+from dinov2.errors import DataError, Dinov2Error
+from dinov2.manifest import Manifest
+
+
+class _Batches(Dataset[Arrays | Dinov2Error]):
+    """One item a batch, so that a worker fills a batch in place and sends it once."""
+
+    def __init__(self, maker: BatchMaker, *, batch_size: int, rank: int, num_ranks: int) -> None:
+        self.maker = maker
+        self.batch_size, self.rank, self.num_ranks = batch_size, rank, num_ranks
+
+    def __getitem__(self, index: int) -> Arrays | Dinov2Error:
+        positions = batch_positions(index, batch_size=self.batch_size, rank=self.rank, num_ranks=self.num_ranks)
+        try:
+            return self.maker.make(positions)
+        except Dinov2Error as error:
+            return error  # raised in a worker it would arrive with a traceback as its message
+
+
+def batch_maker(
+    manifest: Manifest, *, crops: Crops, augmentation: Augmentation, ibot: Ibot, patch_size: int, seed: int
+) -> BatchMaker:
+    """Everything that a batch is made with.  Raises ConfigError where the augmentation section is at fault."""
+    return BatchMaker(
+        pictures=Pictures(manifest),
+        stream=SampleStream(len(manifest), seed=seed),
+        crops=crops,
+        recipe=resolve(augmentation),
+        masks=mask_recipe(ibot, crop_size=crops.global_crops_size, patch_size=patch_size, seed=seed),
+        seed=seed,
+    )
+
+
+def load_batches(
+    manifest: Manifest,
+    *,
+    crops: Crops,
+    augmentation: Augmentation,
+    ibot: Ibot,
+    patch_size: int,
+    seed: int,
+    batch_size: int,
+    rank: int,
+    num_ranks: int,
+    first_batch: int,
+    num_batches: int,
+    num_workers: int,
+    prefetch_batches: int,
+    pin_memory: bool,
+) -> Generator[Batch, None, None]:
+    """This rank's part of batches `first_batch` .. `first_batch + num_batches - 1`, in order.
+
+    `batch_size` is per rank. `num_workers` 0 makes batches in this process, as they are asked for; otherwise about
+    `prefetch_batches` are kept ready, at least one a worker. The iterator starts at once at any batch. Closing it ends
+    the workers. Raises ConfigError at once; DataError from the iterator where a worker dies or nothing can be read.
+    """
+    maker = batch_maker(manifest, crops=crops, augmentation=augmentation, ibot=ibot, patch_size=patch_size, seed=seed)
+    loader = DataLoader(
+        _Batches(maker, batch_size=batch_size, rank=rank, num_ranks=num_ranks),
+        batch_size=None,
+        collate_fn=_as_it_is,
+        sampler=range(first_batch, first_batch + num_batches),
+        num_workers=num_workers,
+        prefetch_factor=math.ceil(max(1, prefetch_batches) / num_workers) if num_workers else None,
+        # Forked workers share the manifest's memory. They never touch the accelerator, so a parent that uses one is no
+        # harm.
+        multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
+        worker_init_fn=_start_worker,
+        pin_memory=pin_memory,
+        # Without a generator of its own it advances torch's, and dropout would depend on how often a loader was
+        # started.
+        generator=torch.Generator(),
+    )
+    return _checked(loader)
+
+
+def _checked(loader: "DataLoader[Arrays | Dinov2Error]") -> Generator[Batch, None, None]:
+    batches = iter(loader)
+    try:
+        while True:
+            try:
+                item = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError, EOFError) as error:
+                if loader.num_workers == 0 or not _tells_of_a_dead_worker(error):
+                    raise
+                first_line = (str(error) or type(error).__name__).splitlines()[0]
+                raise DataError(
+                    f"a data worker died ({first_line}). Most often the machine is out of memory or of shared memory "
+                    "(/dev/shm): lower train.num_workers or data.prefetch_batches, or give the job more."
+                ) from error
+            if isinstance(item, Dinov2Error):
+                raise item
+            yield Batch(**(item | {"replaced": tuple(item["replaced"])}))  # pinning turns tuples into lists
+    finally:
+        del batches  # ends the workers now, not when the garbage collector comes by
+
+
+def _tells_of_a_dead_worker(error: Exception) -> bool:
+    """Whether the main process lost a worker; what a live worker passes on says "Caught", and is a fault of ours."""
+    if "Caught" in str(error):
+        return False
+    return "DataLoader worker" in str(error) or isinstance(error, OSError | EOFError)
+
+
+def _as_it_is(item: Any) -> Any:
+    """Batches come whole from `BatchMaker`; nothing is left to put together."""
+    return item
+
+
+def _start_worker(_worker: int) -> None:
+    sys.excepthook = _hang_up_quietly
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle; it ends the workers
+    cv2.setNumThreads(0)  # a worker a core; threads of their own would only take cores from each other
+
+
+def _hang_up_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A main process that ends takes its end of a worker's connection with it; that is no news worth a traceback."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)

@@ -1,0 +1,28 @@
+"""The gated feed-forward branch of the giant model (SwiGLU, arXiv 2002.05202).
+
+In: tokens [B, N, D]. Out: tokens [B, N, D].
+"""
+
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+
+def swiglu_width(hidden_features: int) -> int:
+    """Two thirds of `hidden_features`, rounded up to a multiple of 8: the parameter count stays that of a plain MLP."""
+    return (int(hidden_features * 2 / 3) + 7) // 8 * 8
+
+
+class SwiGLUFFN(nn.Module):
+    """w3(silu(a) * b), where a and b are the first and the second half of w12(x)."""
+
+    def __init__(self, in_features: int, hidden_features: int, *, bias: bool = True) -> None:
+        super().__init__()
+        width = swiglu_width(hidden_features)
+        self.w12 = nn.Linear(in_features, 2 * width, bias=bias)
+        self.w3 = nn.Linear(width, in_features, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, D] -> [B, N, D]"""
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        y: Tensor = self.w3(silu(gate) * value)
+        return y

@@ -1,0 +1,93 @@
+"""Teacher logits to soft assignments, by centring or by Sinkhorn-Knopp; the one copy of both.
+
+In: teacher logits [M, K] of this process, and how to reduce over all processes. Out: float32 [M, K], rows sum to 1.
+
+Legend: M samples (CLS tokens or masked patches) of this process, which may be none; K prototypes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reductions:
+    """Sum and maximum over all processes, element by element; neither changes its argument."""
+
+    sum: Callable[[Tensor], Tensor]
+    max: Callable[[Tensor], Tensor]
+
+
+ONE_PROCESS = Reductions(sum=lambda tensor: tensor, max=lambda tensor: tensor)
+
+
+def given_or_one_process(reductions: Reductions | None) -> Reductions:
+    """`reductions`, or those of a single process where that is what runs.
+
+    Raises:
+        ValueError: several processes run, and nothing was given.
+    """
+    if reductions is not None:
+        return reductions
+    initialised = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if initialised and torch.distributed.get_world_size() > 1:
+        raise ValueError(
+            f"{torch.distributed.get_world_size()} processes run, but this loss was built without reductions, so each "
+            "would balance its own samples only; pass reductions=Reductions(sum=..., max=...)"
+        )
+    return ONE_PROCESS
+
+
+@torch.no_grad()
+def sinkhorn(logits: Tensor, *, temperature: float | Tensor, reductions: Reductions, iterations: int = 3) -> Tensor:
+    """Balanced soft assignment of samples to prototypes (SwAV, arXiv 2006.09882, section 3.1).  [M, K] -> [M, K]
+
+    Each iteration gives every prototype the same total over all processes, then every sample a total of 1. The sample
+    and prototype counts of the published form cancel. So does any factor per prototype before the first iteration,
+    which therefore runs on logarithms and neither overflows nor loses a sample, whatever the scale of the logits.
+
+    Raises:
+        ValueError: fewer than one iteration.
+    """
+    if iterations < 1:
+        raise ValueError(f"sinkhorn: {iterations} iterations; at least 1 is needed")
+    q = logits.float() / temperature
+    largest = reductions.max(_column_max(q))  # [1, K]
+    column_sum = reductions.sum(torch.exp(q - largest).sum(dim=0, keepdim=True))
+    q = torch.softmax(q.sub_(largest + column_sum.log()), dim=1)
+    tiny = torch.finfo(q.dtype).tiny  # a prototype may run empty in later iterations; it stays empty
+    for _ in range(iterations - 1):
+        q.div_(reductions.sum(q.sum(dim=0, keepdim=True)).clamp_(min=tiny))
+        q.div_(q.sum(dim=1, keepdim=True))
+    return q
+
+
+def _column_max(q: Tensor) -> Tensor:
+    """Largest entry of each column; of no rows, the lowest number there is.  [M, K] -> [1, K]"""
+    if q.shape[0] == 0:
+        return torch.full_like(q.sum(dim=0, keepdim=True), torch.finfo(q.dtype).min)
+    return q.amax(dim=0, keepdim=True)
+
+
+@torch.no_grad()
+def centred_softmax(logits: Tensor, *, center: Tensor, temperature: float | Tensor) -> Tensor:
+    """softmax((logits - center) / temperature) over prototypes (DINO, arXiv 2104.14294, section 3.1).  [..., K]"""
+    return torch.softmax((logits.float() - center) / temperature, dim=-1)
+
+
+@torch.no_grad()
+def updated_center(center: Tensor, logits: Tensor, *, momentum: float, reductions: Reductions) -> Tensor:
+    """The running mean of teacher logits after one more batch, over the samples of all processes alike.
+
+    A process without samples takes part with weight 0; where no process has one, the centre stays.
+    [..., K], [M, K] -> shape of `center`
+    """
+    rows = logits.float()
+    count = rows.new_full((1,), float(rows.shape[0]))
+    total = reductions.sum(torch.cat([rows.sum(dim=0), count]))  # one reduction for both
+    sums, num_samples = total[:-1], total[-1]
+    moved = center * momentum + (sums / num_samples.clamp(min=1.0)) * (1 - momentum)
+    return torch.where(num_samples > 0, moved, center)

@@ -1,0 +1,23 @@
+"""Gradient clipping, each sub-module by its own norm.
+
+In: modules with gradients. Out: the norms before clipping; gradients scaled in place.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+
+def clip_gradients(modules: nn.ModuleDict | Mapping[str, nn.Module], *, max_norm: float) -> dict[str, Tensor]:
+    """Scale the gradients of each module so that their joint L2 norm is at most `max_norm`; 0 only measures.
+
+    Returns the norm of each module before clipping, as scalars on its device: nothing waits for the device here.
+    """
+    norms: dict[str, Tensor] = {}
+    for name, module in modules.items():
+        parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
+        norms[name] = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if max_norm > 0:
+            clip_grads_with_norm_(parameters, max_norm, norms[name])
+    return norms

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Sets everything up and runs every check: format, lint, types, import contracts, tests.  bash scripts/test.sh [pytest words]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/environment.sh test
+
+echo "== ruff"
+ruff format --check .
+ruff check .
+echo "== mypy"
+mypy
+echo "== import contracts"
+lint-imports
+echo "== pytest"
+pytest --numprocesses "${DINOV2_TEST_PROCESSES:-2}" "$@"
