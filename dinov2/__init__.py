@@ -1,7 +1,7 @@
 """Self-supervised pretraining of image encoders for chest radiographs.
 
-`dinov2.load_backbone(FOLDER)` gives the backbone of an exported folder; everything else has its own module. Nothing heavy is
-imported until it is used.
+`dinov2.load_backbone(FOLDER)` gives the backbone of an exported folder; everything else has its own module. Nothing
+heavy is imported until it is used.
 """
 
 from typing import TYPE_CHECKING, Any

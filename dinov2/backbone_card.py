@@ -16,7 +16,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneCard:
-    """`architecture` holds the arguments of `DinoVisionTransformer`, so the backbone can be built from the card alone."""
+    """`architecture` holds the arguments of the architecture's function, so the card alone builds the backbone."""
 
     arch: str
     architecture: dict[str, Any]
@@ -44,7 +44,9 @@ def read_card(folder: Path) -> BackboneCard:
         values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
         card = BackboneCard(**values)
     except FileNotFoundError as error:
-        raise WeightsError(f"{folder}: no {CARD_NAME} here. Give a folder that `dinov2 export` or `dinov2 train` wrote.") from error
+        raise WeightsError(
+            f"{folder}: no {CARD_NAME} here. Give a folder that `dinov2 export` or `dinov2 train` wrote."
+        ) from error
     except (json.JSONDecodeError, TypeError, KeyError, OSError) as error:
         raise WeightsError(f"{path}: not a card of this package ({error}).") from error
     if card.format != FORMAT:

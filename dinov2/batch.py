@@ -1,9 +1,11 @@
 """The door between `data` and `ssl`: what one process trains on in one step.
 
-In: arrays from the loader. Out: a checked `Batch` of uint8 crops, and `Views`, the same crops as normalised floats on the device.
+In: arrays from the loader. Out: a checked `Batch` of uint8 crops, and `Views`, the same crops as normalised floats on
+the device.
 
-Legend: B pictures of this process, G global crops and L local crops a picture, S and s their sides in pixels, N patches of a global
-crop, C input channels. Crops are stacked crop-major: crop 0 of every picture, then crop 1 of every picture, and so on.
+Legend: B pictures of this process, G global crops and L local crops a picture, S and s their sides in pixels, N
+patches of a global crop, C input channels. Crops are stacked crop-major: crop 0 of every picture, then crop 1 of
+every picture, and so on.
 """
 
 from dataclasses import dataclass
@@ -58,11 +60,15 @@ class Batch:
         if self.global_crops.dtype != torch.uint8 or self.local_crops.dtype != torch.uint8:
             faults.append(f"crops must be uint8, got {self.global_crops.dtype} and {self.local_crops.dtype}")
         if self.global_crops.ndim != 3 or self.global_crops.shape[0] != NUM_GLOBAL_CROPS * num_pictures:
-            faults.append(f"global_crops must be [{NUM_GLOBAL_CROPS * num_pictures}, S, S], got {list(self.global_crops.shape)}")
+            faults.append(
+                f"global_crops must be [{NUM_GLOBAL_CROPS * num_pictures}, S, S], got {list(self.global_crops.shape)}"
+            )
         if self.local_crops.ndim != 3 or (num_pictures and self.local_crops.shape[0] % num_pictures):
             faults.append(f"local_crops must be [L*{num_pictures}, s, s], got {list(self.local_crops.shape)}")
         if self.masks.dtype != torch.bool or self.masks.shape[0] != self.global_crops.shape[0]:
-            faults.append(f"masks must be bool [{self.global_crops.shape[0]}, N], got {self.masks.dtype} {list(self.masks.shape)}")
+            faults.append(
+                f"masks must be bool [{self.global_crops.shape[0]}, N], got {self.masks.dtype} {list(self.masks.shape)}"
+            )
         if faults:
             raise ValueError("Batch: " + "; ".join(faults))
 

@@ -1,7 +1,8 @@
 """What a user of this package may catch.
 
-Every error here is something the user can act on: its message says what, where and what to do. The command line prints it as one
-message without a traceback and exits with `exit_code`. Anything else that escapes is a fault of ours (exit code 1, with traceback).
+Every error here is something the user can act on: its message says what, where and what to do. The command line
+prints it as one message without a traceback and exits with `exit_code`. Anything else that escapes is a fault of ours
+(exit code 1, with traceback).
 """
 
 

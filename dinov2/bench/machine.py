@@ -27,7 +27,11 @@ def matrix_rate(*, device: torch.device, dtype: torch.dtype, seconds: float = 2.
 
 def machine_facts(device: torch.device) -> dict[str, Any]:
     """Versions and hardware, for the record beside a measurement."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities().get("cpu_name", "")
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else torch.cpu.get_capabilities().get("cpu_name", "")
+    )
     return {
         "device": str(name) or platform.processor(),
         "cores": len(os.sched_getaffinity(0)),

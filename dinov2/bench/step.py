@@ -1,7 +1,8 @@
 """Seconds and memory of the training step on random crops.
 
 In: sizes and number formats. Out: seconds per step, FLOPs, the share of the machine's matrix-product rate, peak memory.
-The default is the case whose public figure is known: ViT-S/14, 8 pictures, 2x224 + 8x98 crops, 8,192 prototypes, shared head, Sinkhorn.
+The default is the case whose public figure is known: ViT-S/14, 8 pictures, 2x224 + 8x98 crops, 8,192 prototypes,
+shared head, Sinkhorn.
 """
 
 import argparse
@@ -26,7 +27,9 @@ from dinov2.train.step import StepTools, train_step
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this measurement."""
-    parser.add_argument("--precision", nargs="+", choices=sorted(DTYPES), default=["fp32", "bf16"], help="number formats, one row each")
+    parser.add_argument(
+        "--precision", nargs="+", choices=sorted(DTYPES), default=["fp32", "bf16"], help="number formats, one row each"
+    )
     parser.add_argument("--arch", default="vit_small")
     parser.add_argument("--patch-size", type=int, default=14)
     parser.add_argument("--batch-size", type=int, default=8, help="pictures")
@@ -42,14 +45,26 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measures every precision; rows are comparable with each other, since they come from one process."""
     device = torch.device("cuda" if arguments.device != "cpu" and torch.cuda.is_available() else "cpu")
     rows = [_measure(arguments, precision=name, device=device) for name in arguments.precision]
-    return {"machine": machine_facts(device), "settings": {k: v for k, v in vars(arguments).items() if k != "json"}, "rows": rows}
+    return {
+        "machine": machine_facts(device),
+        "settings": {k: v for k, v in vars(arguments).items() if k != "json"},
+        "rows": rows,
+    }
 
 
 def table(result: dict[str, Any]) -> Table:
     """The rows as a table."""
     machine = result["machine"]
     shown = Table(title=f"training step on {machine['device']}, {machine['threads']} threads, torch {machine['torch']}")
-    for column in ("precision", "s/step (median)", "img/s", "TFLOP/step", "matrix rate, GFLOP/s", "share of it", "peak memory, GiB"):
+    for column in (
+        "precision",
+        "s/step (median)",
+        "img/s",
+        "TFLOP/step",
+        "matrix rate, GFLOP/s",
+        "share of it",
+        "peak memory, GiB",
+    ):
         shown.add_column(column, justify="right")
     for row in result["rows"]:
         shown.add_row(

@@ -1,7 +1,8 @@
 """A teacher leaves its run: safetensors under the public names, a card, and the proof that they say the same.
 
-In: the teacher's parts and the run's configuration. Out: `backbone.safetensors`, `dino_head.safetensors`, `ibot_head.safetensors`
-(where there is one) and `backbone_card.json`, read back and compared before the folder gets its name.
+In: the teacher's parts and the run's configuration. Out: `backbone.safetensors`, `dino_head.safetensors`,
+`ibot_head.safetensors` (where there is one) and `backbone_card.json`, read back and compared before the folder gets
+its name.
 """
 
 import copy
@@ -24,18 +25,20 @@ from dinov2.layers import DINOHead
 from dinov2.layers.attention import use_attention
 from dinov2.models.registry import ARCHITECTURES, architecture_arguments
 from dinov2.models.vision_transformer import DinoVisionTransformer
-from dinov2.ssl.networks import needed_heads
+from dinov2.ssl.networks import backbone_of, needed_heads
 
 BACKBONE_FILE = "backbone.safetensors"
 LARGEST_DIFFERENCE = 1e-5
 
 
-def make_card(config: Config, *, embed_dim: int, step: int, provenance: Mapping[str, Any]) -> BackboneCard:
-    """The card of a run's teacher, of width `embed_dim`, at a step."""
+def make_card(
+    config: Config, teacher: Mapping[str, nn.Module], *, step: int, provenance: Mapping[str, Any]
+) -> BackboneCard:
+    """The card of a run's teacher at a step."""
     architecture = architecture_arguments(config.student, img_size=config.crops.global_crops_size)
     heads = {
         name: {
-            "in_dim": embed_dim,
+            "in_dim": backbone_of(teacher).embed_dim,
             "out_dim": section.head_n_prototypes,
             "nlayers": section.head_nlayers,
             "hidden_dim": section.head_hidden_dim,
@@ -66,7 +69,9 @@ def export_teacher(teacher: Mapping[str, nn.Module], *, card: BackboneCard, fold
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name, module in teacher.items():
-            tensors = {key: value.detach().to("cpu", torch.float32).contiguous() for key, value in module.state_dict().items()}
+            tensors = {
+                key: value.detach().to("cpu", torch.float32).contiguous() for key, value in module.state_dict().items()
+            }
             save_file(tensors, partial / f"{name}.safetensors", metadata={"format": "pt"})
         card.write(partial)
         check_export(teacher, partial)
@@ -87,18 +92,23 @@ def check_export(teacher: Mapping[str, nn.Module], folder: Path) -> float:
     """
     backbone, heads = load_exported(folder)
     source = {name: copy.deepcopy(module).to("cpu", torch.float32).eval() for name, module in teacher.items()}
-    use_attention(source["backbone"], "sdpa")  # the only kernel that every CPU has
+    original = backbone_of(source)
+    use_attention(original, "sdpa")  # the only kernel that every CPU has
     generator = torch.Generator().manual_seed(0)
     largest = 0.0
     for grid in (4, 6):
         side = grid * backbone.patch_embed.patch_size[0]
         pictures = torch.randn(2, backbone.patch_embed.in_chans, side, side, generator=generator)
-        ours, theirs = (model.forward_features(pictures) for model in (backbone, source["backbone"]))
+        ours, theirs = (model.forward_features(pictures) for model in (backbone, original))
         pairs = [(ours[key], theirs[key]) for key in ("x_norm_clstoken", "x_norm_patchtokens")]
-        pairs += [(head(ours["x_norm_clstoken"]), source[name](theirs["x_norm_clstoken"])) for name, head in heads.items()]
+        pairs += [
+            (head(ours["x_norm_clstoken"]), source[name](theirs["x_norm_clstoken"])) for name, head in heads.items()
+        ]
         largest = max(largest, *(float((a - b).abs().max()) for a, b in pairs))
     if not largest <= LARGEST_DIFFERENCE:
-        raise CheckpointError(f"{folder}: features of the files differ from the teacher's by {largest:g}; the export is not usable.")
+        raise CheckpointError(
+            f"{folder}: features of the files differ from the teacher's by {largest:g}; the export is not usable."
+        )
     return largest
 
 
@@ -123,7 +133,9 @@ def _build_backbone(card: BackboneCard, *, folder: Path) -> DinoVisionTransforme
     try:
         return ARCHITECTURES[card.arch](**card.architecture)
     except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{folder}: its card describes no architecture of this version ({card.arch}: {error}).") from error
+        raise WeightsError(
+            f"{folder}: its card describes no architecture of this version ({card.arch}: {error})."
+        ) from error
 
 
 def _load_strictly(module: nn.Module, path: Path) -> None:

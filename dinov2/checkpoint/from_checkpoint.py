@@ -50,5 +50,5 @@ def export_checkpoint(path: Path, *, folder: Path) -> Path:
         raise CheckpointError(f"{folder}: exists and is not empty. Choose another --output-dir, or empty it first.")
     saved = load_teacher(checkpoint)
     provenance = {"checkpoint_step": saved.facts["step"], "pictures_seen": saved.facts["position"]}
-    card = make_card(saved.config, embed_dim=saved.parts["backbone"].embed_dim, step=saved.facts["step"], provenance=provenance)
+    card = make_card(saved.config, saved.parts, step=saved.facts["step"], provenance=provenance)
     return export_teacher(saved.parts, card=card, folder=folder)

@@ -1,7 +1,8 @@
 """Checkpoints on disk: whole or not there, readable at any number of processes.
 
-In: named tensors and plain facts of a step. Out: `checkpoints/<step>/` with the tensors (torch.distributed.checkpoint) and
-`facts.json`. A checkpoint is written beside its place and renamed when everything is on disk, so a folder that bears a step's number is whole.
+In: named tensors and plain facts of a step. Out: `checkpoints/<step>/` with the tensors
+(torch.distributed.checkpoint) and `facts.json`. A checkpoint is written beside its place and renamed when everything
+is on disk, so a folder that bears a step's number is whole.
 """
 
 import errno
@@ -79,7 +80,9 @@ def read_facts(checkpoint: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads((checkpoint / FACTS).read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{checkpoint}: not a checkpoint of this package ({error}). Expected RUN/checkpoints/STEP.") from error
+        raise CheckpointError(
+            f"{checkpoint}: not a checkpoint of this package ({error}). Expected RUN/checkpoints/STEP."
+        ) from error
     return facts
 
 
@@ -139,8 +142,8 @@ def _as_checkpoint_error(what: str) -> Iterator[None]:
         cause = _first_os_error(error)
         if cause is not None and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise CheckpointError(
-                f"{what}: the disk is full ({cause.strerror}). Earlier checkpoints are whole; free some space and run the same "
-                "command again to continue from the last of them."
+                f"{what}: the disk is full ({cause.strerror}). Earlier checkpoints are whole; free some space and "
+                "run the same command again to continue from the last of them."
             ) from error
         raise CheckpointError(f"{what}: {cause or error}") from error
 
@@ -161,7 +164,10 @@ def _first_os_error(error: BaseException) -> OSError | None:
 
 def _full_disk_by_message(candidates: list[BaseException]) -> OSError | None:
     """torch's zip writer reports a full disk as a RuntimeError about the file's position."""
-    if any("PytorchStreamWriter failed" in str(c) or "unexpected pos" in str(c) or "iostream error" in str(c) for c in candidates):
+    if any(
+        "PytorchStreamWriter failed" in str(c) or "unexpected pos" in str(c) or "iostream error" in str(c)
+        for c in candidates
+    ):
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return None
 

@@ -1,8 +1,8 @@
 """The `dinov2` command: parse the words, call a room, give an exit code.
 
-Exit codes: 0 done; 2 a mistake the user can mend, said in one message; 130 interrupted (Ctrl-C), everything kept; 1 a fault of ours.
-Each sub-command is a module of this package with `add_parser(commands)` and `run(arguments) -> int`; its room is imported in `run`,
-so that `dinov2 --help` answers at once.
+Exit codes: 0 done; 2 a mistake the user can mend, said in one message; 130 interrupted (Ctrl-C), everything kept; 1 a
+fault of ours. Each sub-command is a module of this package with `add_parser(commands)` and `run(arguments) -> int`;
+its room is imported in `run`, so that `dinov2 --help` answers at once.
 """
 
 import argparse
@@ -14,25 +14,40 @@ from collections.abc import Sequence
 from dinov2 import __version__
 from dinov2.errors import Dinov2Error
 
-COMMANDS = ("preprocess", "phantom", "manifest", "train", "export", "preview", "bench")
+COMMANDS = {
+    "phantom": "draw synthetic chest films and write them as DICOM",
+    "preprocess": "turn DICOM, PNG, JPEG and TIFF films into 8-bit PNG and a manifest",
+    "manifest": "build, check, split, show or merge manifests",
+    "preview": "see the crops and masks that the networks will see",
+    "train": "train a student and its teacher on a manifest",
+    "export": "write the teacher of a checkpoint as safetensors",
+    "bench": "measure the training step or the loader",
+}
 INTERRUPTED = 130
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of every sub-command."""
+def build_parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser of every sub-command; only the chosen one's module is imported, the others are names with a summary."""
     parser = argparse.ArgumentParser(
-        prog="dinov2", description="Self-supervised pretraining of image encoders for chest radiographs."
+        prog="dinov2",
+        description="Self-supervised pretraining of image encoders for chest radiographs.",
+        epilog="`dinov2 COMMAND --help` tells more. Exit codes: 0 done, 2 a mistake you can mend, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"dinov2 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        importlib.import_module(f"dinov2.cli.{name}").add_parser(commands)
+    for name, summary in COMMANDS.items():
+        if name == chosen:
+            importlib.import_module(f"dinov2.cli.{name}").add_parser(commands)
+        else:
+            commands.add_parser(name, help=summary)
     return parser
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = build_parser().parse_args(words)
+    given = sys.argv[1:] if words is None else words
+    chosen = next((word for word in given if word in COMMANDS), None)
+    arguments = build_parser(chosen).parse_args(given)
     try:
         return int(arguments.run(arguments))
     except BrokenPipeError:
@@ -44,7 +59,10 @@ def main(words: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f" while writing {error.filename}" if error.filename else ""
-        print(f"dinov2 {arguments.command}: the disk is full{where}. Free some space and run the same command again.", file=sys.stderr)
+        print(
+            f"dinov2 {arguments.command}: the disk is full{where}. Free some space and run the same command again.",
+            file=sys.stderr,
+        )
         return Dinov2Error.exit_code
     except KeyboardInterrupt:
         print(f"dinov2 {arguments.command}: interrupted.", file=sys.stderr)

@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from dinov2.cli import COMMANDS
 from dinov2.cli.console import stdout
 
 EXAMPLES = """examples:
@@ -19,12 +20,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the sub-command; what each subject measures is parsed by its own module."""
     parser = commands.add_parser(
         "bench",
-        help="measure the training step or the loader",
-        description="Measure on this machine; numbers of different machines or moments are not comparable, ratios of one run are.",
+        help=COMMANDS["bench"],
+        description="Measure on this machine. Ratios of one run are comparable; numbers of different runs are not.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("subject", choices=sorted(SUBJECTS), help="; ".join(f"{name}: {what}" for name, what in SUBJECTS.items()))
+    parser.add_argument(
+        "subject", choices=sorted(SUBJECTS), help="; ".join(f"{name}: {what}" for name, what in SUBJECTS.items())
+    )
     parser.add_argument("--json", type=Path, metavar="F", help="also write the result as JSON")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help="options of the subject (dinov2 bench step --help)")
     parser.set_defaults(run=run)

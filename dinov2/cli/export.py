@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from dinov2.cli import COMMANDS
 from dinov2.cli.console import stdout
 
 EXAMPLES = """examples:
@@ -14,13 +15,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the sub-command."""
     parser = commands.add_parser(
         "export",
-        help="write the teacher of a checkpoint as safetensors",
-        description="Write backbone.safetensors, the heads and backbone_card.json; the files are read back and compared.",
+        help=COMMANDS["export"],
+        description="Write backbone.safetensors, the heads and backbone_card.json; they are read back and compared.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--checkpoint", required=True, type=Path, metavar="RUN[/checkpoints/N]", help="a run (its newest checkpoint) or one checkpoint"
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="RUN[/checkpoints/N]",
+        help="a run (its newest checkpoint) or one checkpoint",
     )
     parser.add_argument("--output-dir", required=True, type=Path, metavar="D", help="the folder to write")
     parser.set_defaults(run=run)

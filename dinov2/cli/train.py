@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinov2.cli import INTERRUPTED
+from dinov2.cli import COMMANDS, INTERRUPTED
 from dinov2.cli.console import stdout
 
 if TYPE_CHECKING:
@@ -24,12 +24,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the sub-command."""
     parser = commands.add_parser(
         "train",
-        help="train a student and its teacher on a manifest",
+        help=COMMANDS["train"],
         description="Train; metrics, checkpoints and the exported teacher appear in the run folder.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config-file", required=True, metavar="F", help="a YAML file, or the name of a shipped one such as cpu_smoke")
+    parser.add_argument(
+        "--config-file", required=True, metavar="F", help="a YAML file, or the name of a shipped one such as cpu_smoke"
+    )
     parser.add_argument("--output-dir", required=True, metavar="RUN", type=Path, help="the run folder")
     parser.add_argument("--no-resume", action="store_true", help="start anew; what is in the run folder is kept aside")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that win over the file")
@@ -127,7 +129,9 @@ def _duration(seconds: float) -> str:
 
 def _say_what_next(speaker: _Speaker, *, folder: "RunFolder", step: int, total: int, interrupted: bool) -> None:
     if interrupted:
-        speaker.say(f"stopped at step {step} of {total}; the checkpoint is whole. Run the same command again to continue.")
+        speaker.say(
+            f"stopped at step {step} of {total}; the checkpoint is whole. Run the same command again to continue."
+        )
         return
     speaker.say(f"done: {total} steps.")
     speaker.say(f"  metrics    {folder.metrics_file}")

@@ -16,7 +16,9 @@ class Filters:
     body_parts: tuple[str, ...] = ("CHEST", "THORAX", "LUNG")  # a word of these within BodyPartExamined
     views: tuple[str, ...] = ()
     for_processing: Literal["reject", "accept"] = "reject"  # PresentationIntentType FOR PROCESSING: raw detector values
-    burned_in: Literal["reject", "accept"] = "reject"  # BurnedInAnnotation YES: text in the picture may name the patient
+    burned_in: Literal["reject", "accept"] = (
+        "reject"  # BurnedInAnnotation YES: text in the picture may name the patient
+    )
     min_side_px: int = 64
     max_aspect: float = 3.0  # long side / short side
 

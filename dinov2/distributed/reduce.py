@@ -1,6 +1,7 @@
 """What processes tell each other: sums, maxima, averaged gradients, agreed decisions.
 
-In: tensors of this process. Out: the same on every process. With one process every function is the identity and nothing is sent.
+In: tensors of this process. Out: the same on every process. With one process every function is the identity and
+nothing is sent.
 """
 
 from collections.abc import Iterable
@@ -42,8 +43,8 @@ def broadcast_module(module: nn.Module, *, world: World) -> None:
 def average_gradients(parameters: Iterable[nn.Parameter], *, world: World) -> None:
     """Mean over ranks of every gradient, in place, sent in buckets.
 
-    A parameter that got a gradient on some ranks only counts as zero on the others; one that got none anywhere keeps none,
-    so that the optimiser leaves it alone as in a run of one process.
+    A parameter that got a gradient on some ranks only counts as zero on the others; one that got none anywhere keeps
+    none, so that the optimiser leaves it alone as in a run of one process.
     """
     if world.size == 1:
         return
@@ -58,7 +59,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], *, world: World) -> No
         flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
         dist.all_reduce(flat)
         flat /= world.size
-        for gradient, mean in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+        for gradient, mean in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
 

@@ -44,7 +44,7 @@ def read_world(environ: Mapping[str, str], *, device: str) -> World:
         if missing:
             raise LaunchError(
                 f"half a distributed launch: {', '.join(present)} set but {', '.join(missing)} not. "
-                "Start with `torchrun --nproc-per-node N -m dinov2 train ...`, or unset these variables for one process."
+                "Start with `torchrun --nproc-per-node N -m dinov2 train ...`, or unset these for one process."
             )
         numbers = {name: _whole_number(name, environ[name]) for name in needed}
         rank, size, local_rank = numbers["RANK"], numbers["WORLD_SIZE"], numbers["LOCAL_RANK"]

@@ -154,18 +154,7 @@ def load_part(
         WeightsError: every shape that differs, and every name that one side lacks and no pattern allows.
     """
     targets = module.state_dict()
-    fitted: StateDict = {}
-    resized, faults = [], []
-    for name in (name for name in targets if name in state):
-        if state[name].shape == targets[name].shape:
-            fitted[name] = state[name]
-            continue
-        change = _resize(name, state[name], module=module)
-        if change is None:
-            faults.append(f"{name}: {list(state[name].shape)} in the file, {list(targets[name].shape)} in the model")
-        else:
-            fitted[name], how = change
-            resized.append(f"{name}: {how}")
+    fitted, resized, faults = _fit(state, module=module)
     missing, unexpected = sorted(set(targets) - set(state)), sorted(set(state) - set(targets))
     faults += _unexplained(missing, allow_missing, "missing from the file", "init_from.allow_missing")
     faults += _unexplained(unexpected, allow_unexpected, "not in the model", "init_from.allow_unexpected")
@@ -174,14 +163,32 @@ def load_part(
             f"{source} does not fit this model; nothing was loaded:\n" + "\n".join(f"  {f}" for f in faults)
         )
     _copy(fitted, into=targets)
-    changed = {entry.partition(":")[0] for entry in resized}
     return LoadReport(
         source=source,
-        used=tuple(name for name in fitted if name not in changed),
-        resized=tuple(resized),
+        used=tuple(name for name in fitted if name not in resized),
+        resized=tuple(f"{name}: {how}" for name, how in resized.items()),
         missing=tuple(missing),
         unexpected=tuple(unexpected),
     )
+
+
+def _fit(state: StateDict, *, module: nn.Module) -> tuple[StateDict, dict[str, str], list[str]]:
+    """Tensors at the module's sizes, how the resized ones came there, and those that cannot; of shared names."""
+    fitted: StateDict = {}
+    resized: dict[str, str] = {}
+    faults: list[str] = []
+    for name, target in module.state_dict().items():
+        if name not in state:
+            continue
+        fitted[name] = state[name]
+        if state[name].shape == target.shape:
+            continue
+        change = _resize(name, state[name], module=module)
+        if change is None:
+            faults.append(f"{name}: {list(state[name].shape)} in the file, {list(target.shape)} in the model")
+        else:
+            fitted[name], resized[name] = change
+    return fitted, resized, faults
 
 
 @torch.no_grad()

@@ -68,7 +68,9 @@ class Conversion:
         self.journal = Journal(shelf.state / "journal.jsonl")
         self.names = {source.relative: shelf.identity.name("path", source.relative) for source in listing.sources}
         known = set(self.names.values())
-        self.num_absent = sum(entry.outcome.row is not None for name, entry in self.journal.entries.items() if name not in known)
+        self.num_absent = sum(
+            entry.outcome.row is not None for name, entry in self.journal.entries.items() if name not in known
+        )
         if self.journal.entries and known.isdisjoint(self.journal.entries):
             raise LaunchError(
                 f"{shelf.root}: was made from other files than those in {request.input}. Give each input its own --output; "
@@ -85,7 +87,13 @@ class Conversion:
         """
         by_relative = {source.relative: source for source in self.todo}
         tasks = (
-            Task(source.path, source.relative, partial=self.shelf.partial, config=self.request.config, identity=self.shelf.identity)
+            Task(
+                source.path,
+                source.relative,
+                partial=self.shelf.partial,
+                config=self.request.config,
+                identity=self.shelf.identity,
+            )
             for source in self.todo
         )
         with writing(self.shelf.root):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import pixel_array
+from pydicom.uid import HTJ2K as HTJ2KLossy
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -32,7 +33,6 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     RLELossless,
 )
-from pydicom.uid import HTJ2K as HTJ2KLossy
 
 from dinov2.errors import DicomRejected
 from dinov2.preprocess.reasons import Reason
@@ -82,7 +82,8 @@ def decode(dataset: Dataset, *, num_frames: int) -> NDArray[Any]:
         except Exception as error:  # decoders raise whatever they like; the next one is asked
             refusals.append(f"{plugin} ({type(error).__name__})")
     raise DicomRejected(
-        f"(7FE0,0010) Pixel Data: refused by {', '.join(refusals)}. Fetch the file again from its archive.", reason=Reason.UNDECODABLE
+        f"(7FE0,0010) Pixel Data: refused by {', '.join(refusals)}. Fetch the file again from its archive.",
+        reason=Reason.UNDECODABLE,
     )
 
 
@@ -96,15 +97,19 @@ def _decode_native(dataset: Dataset) -> NDArray[Any]:
         stored = len(dataset.PixelData)
         if stored < needed:
             raise DicomRejected(
-                f"(7FE0,0010) Pixel Data holds {stored} of {needed} bytes. Fetch the file again from its archive.", reason=Reason.TRUNCATED
+                f"(7FE0,0010) Pixel Data holds {stored} of {needed} bytes. Fetch the file again from its archive.",
+                reason=Reason.TRUNCATED,
             ) from error
         raise DicomRejected(
-            f"(7FE0,0010) Pixel Data cannot be unpacked ({type(error).__name__}). Check Rows, Columns and Bits Allocated.", reason=Reason.UNDECODABLE
+            f"(7FE0,0010) Pixel Data cannot be unpacked ({type(error).__name__}). Check Rows, Columns and Bits Allocated.",
+            reason=Reason.UNDECODABLE,
         ) from error
 
 
 def _native_bytes(dataset: Dataset) -> int:
-    bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1)) * int(dataset.BitsAllocated)
+    bits = (
+        int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1)) * int(dataset.BitsAllocated)
+    )
     return -(-bits // 8) * int(dataset.get("NumberOfFrames", 1) or 1)
 
 
@@ -114,7 +119,8 @@ def _check_end(dataset: Dataset, *, syntax: UID, num_frames: int) -> None:
         stream = next(generate_frames(dataset.PixelData, number_of_frames=num_frames))
     except Exception as error:  # a fragment that claims more bytes than there are
         raise DicomRejected(
-            "(7FE0,0010) Pixel Data: the encapsulation is cut. Fetch the file again from its archive.", reason=Reason.TRUNCATED
+            "(7FE0,0010) Pixel Data: the encapsulation is cut. Fetch the file again from its archive.",
+            reason=Reason.TRUNCATED,
         ) from error
     if syntax == RLELossless:
         _check_rle(stream, dataset=dataset)

@@ -25,7 +25,9 @@ class Identity:
 
     def name(self, kind: str, value: str) -> str:
         """The name of a value; `kind` (image, patient, study, path) keeps equal texts of different kinds apart."""
-        return hmac.new(self.key, f"{kind}\0{value}".encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()[:ID_LETTERS]
+        return hmac.new(self.key, f"{kind}\0{value}".encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()[
+            :ID_LETTERS
+        ]
 
     @property
     def fingerprint(self) -> str:
@@ -43,9 +45,13 @@ def read_or_create(path: Path, *, create: bool) -> Identity:
     try:
         key = path.read_bytes().strip()
     except OSError as error:
-        raise Dinov2Error(f"{path}: the key file cannot be read ({error.strerror}). Make one: head -c 32 /dev/urandom | xxd -p -c 64 > {path}") from error
+        raise Dinov2Error(
+            f"{path}: the key file cannot be read ({error.strerror}). Make one: head -c 32 /dev/urandom | xxd -p -c 64 > {path}"
+        ) from error
     if len(key) < 16:
-        raise Dinov2Error(f"{path}: the key has {len(key)} bytes; at least 16 are needed. Make one: head -c 32 /dev/urandom | xxd -p -c 64 > {path}")
+        raise Dinov2Error(
+            f"{path}: the key has {len(key)} bytes; at least 16 are needed. Make one: head -c 32 /dev/urandom | xxd -p -c 64 > {path}"
+        )
     return Identity(key)
 
 

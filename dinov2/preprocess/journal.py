@@ -64,7 +64,9 @@ class Journal:
                 try:
                     values: Mapping[str, Any] = json.loads(line)
                     size, mtime_ns = values["size"], values["mtime_ns"]
-                    outcome = Outcome(**{key: value for key, value in values.items() if key not in ("size", "mtime_ns")})
+                    outcome = Outcome(
+                        **{key: value for key, value in values.items() if key not in ("size", "mtime_ns")}
+                    )
                 except (ValueError, KeyError, TypeError):
                     continue  # cut by a full disk or a kill: that file is converted again
                 self.entries[outcome.name] = Entry(size, mtime_ns, outcome)

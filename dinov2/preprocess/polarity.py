@@ -52,6 +52,7 @@ def _drawing() -> NDArray[np.float64]:
         (-0.5, 0.00, 1.00, 0.20, 0.20),
     )
     drawing: NDArray[np.float64] = sum(
-        (level * np.exp(-(((rows - y) / dy) ** 2) - ((columns - x) / dx) ** 2) for level, y, x, dy, dx in blobs), np.zeros((SIDE, SIDE))
+        (level * np.exp(-(((rows - y) / dy) ** 2) - ((columns - x) / dx) ** 2) for level, y, x, dy, dx in blobs),
+        np.zeros((SIDE, SIDE)),
     )
     return drawing

@@ -41,13 +41,17 @@ def read_raster(path: Path, *, policy: Decode) -> Radiograph:
     with _open(path) as image:
         pages = _pages(image)
         if pages > 1 and policy.multi_frame == "reject":
-            raise DicomRejected(f"the file has {pages} pages. Exclude it, or set decode.multi_frame=first.", reason=Reason.MULTI_FRAME)
+            raise DicomRejected(
+                f"the file has {pages} pages. Exclude it, or set decode.multi_frame=first.", reason=Reason.MULTI_FRAME
+            )
         # Pillow gives WhiteIsZero TIFFs of 8 bits already turned round, those of 16 bits as stored
         stored_inverted = image.format == "TIFF" and _white_is_zero(image) and image.mode.startswith("I")
         try:
             image.load()
         except (OSError, ValueError, SyntaxError) as error:
-            raise DicomRejected("the picture data ends early or is damaged. Fetch the file again.", reason=Reason.TRUNCATED) from error
+            raise DicomRejected(
+                "the picture data ends early or is damaged. Fetch the file again.", reason=Reason.TRUNCATED
+            ) from error
         values = np.asarray(image.convert(EIGHT_BIT_MODES.get(image.mode, image.mode)))
     channel, reduced = grey(values, policy=policy.colour)
     flags = [str(Flag.FIRST_FRAME)] * (pages > 1) + [str(Flag.COLOUR_REDUCED)] * reduced
@@ -65,9 +69,13 @@ def _open(path: Path) -> Image.Image:
     try:
         return Image.open(path, formats=FORMATS)
     except (UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise DicomRejected("the picture's header cannot be parsed. Fetch the file again.", reason=Reason.UNREADABLE) from error
+        raise DicomRejected(
+            "the picture's header cannot be parsed. Fetch the file again.", reason=Reason.UNREADABLE
+        ) from error
     except Image.DecompressionBombError as error:
-        raise DicomRejected("the picture claims more pixels than a film has. Exclude it.", reason=Reason.UNREADABLE) from error
+        raise DicomRejected(
+            "the picture claims more pixels than a film has. Exclude it.", reason=Reason.UNREADABLE
+        ) from error
 
 
 def _pages(image: Image.Image) -> int:

@@ -153,10 +153,14 @@ def _spacing(dataset: Dataset) -> tuple[float, float] | None:
 def _check_pixels(dataset: Dataset, *, header: Header, policy: Decode) -> None:
     """Refuse what cannot be decoded, or should not be, before any decoder runs."""
     if not dataset.get("PixelData"):
-        raise DicomRejected("(7FE0,0010) Pixel Data is absent. A report, or a cut file? Exclude it.", reason=Reason.NO_PIXELS)
+        raise DicomRejected(
+            "(7FE0,0010) Pixel Data is absent. A report, or a cut file? Exclude it.", reason=Reason.NO_PIXELS
+        )
     for name in ("Rows", "Columns", "BitsAllocated", "PixelRepresentation"):
         if dataset.get(name) is None:
-            raise DicomRejected(f"{name} is absent, so the pixels cannot be unpacked. {FETCH_AGAIN}", reason=Reason.BAD_HEADER)
+            raise DicomRejected(
+                f"{name} is absent, so the pixels cannot be unpacked. {FETCH_AGAIN}", reason=Reason.BAD_HEADER
+            )
     photometric = _code(dataset, "PhotometricInterpretation")
     if photometric not in PHOTOMETRIC:
         raise DicomRejected(
@@ -165,11 +169,15 @@ def _check_pixels(dataset: Dataset, *, header: Header, policy: Decode) -> None:
         )
     if header.num_frames > 1 and policy.multi_frame == "reject":
         raise DicomRejected(
-            f"(0028,0008) Number of Frames is {header.num_frames}. Exclude it, or set decode.multi_frame=first.", reason=Reason.MULTI_FRAME
+            f"(0028,0008) Number of Frames is {header.num_frames}. Exclude it, or set decode.multi_frame=first.",
+            reason=Reason.MULTI_FRAME,
         )
     syntax = dataset.file_meta.TransferSyntaxUID
     if not dataset["PixelData"].is_undefined_length and syntax in ENCAPSULATED:
-        raise DicomRejected(f"(7FE0,0010) Pixel Data is not encapsulated as its transfer syntax asks. {FETCH_AGAIN}", reason=Reason.BAD_HEADER)
+        raise DicomRejected(
+            f"(7FE0,0010) Pixel Data is not encapsulated as its transfer syntax asks. {FETCH_AGAIN}",
+            reason=Reason.BAD_HEADER,
+        )
 
 
 def _modality(stored: NDArray[Any], *, dataset: Dataset) -> NDArray[Any]:
@@ -179,10 +187,13 @@ def _modality(stored: NDArray[Any], *, dataset: Dataset) -> NDArray[Any]:
         values = apply_modality_lut(stored.astype(np.int32), dataset)
     except Exception as error:
         raise DicomRejected(
-            "(0028,3000) Modality LUT or (0028,1053) Rescale Slope cannot be applied. Check the header.", reason=Reason.BAD_HEADER
+            "(0028,3000) Modality LUT or (0028,1053) Rescale Slope cannot be applied. Check the header.",
+            reason=Reason.BAD_HEADER,
         ) from error
     if not np.isfinite(values).all():
-        raise DicomRejected("(0028,1053) Rescale Slope or Intercept is not finite. Check the header.", reason=Reason.BAD_HEADER)
+        raise DicomRejected(
+            "(0028,1053) Rescale Slope or Intercept is not finite. Check the header.", reason=Reason.BAD_HEADER
+        )
     return np.asarray(values)
 
 
@@ -210,7 +221,10 @@ def _voi(values: NDArray[Any], *, dataset: Dataset) -> NDArray[Any]:
 
 def _larger_is_darker(dataset: Dataset) -> bool:
     """MONOCHROME1 and PresentationLUTShape INVERSE say the same one thing (PS3.3 C.8.11.3.1.2); both together are not two inversions."""
-    return _code(dataset, "PhotometricInterpretation") == "MONOCHROME1" or _code(dataset, "PresentationLUTShape") == "INVERSE"
+    return (
+        _code(dataset, "PhotometricInterpretation") == "MONOCHROME1"
+        or _code(dataset, "PresentationLUTShape") == "INVERSE"
+    )
 
 
 def _padding(stored: NDArray[Any], *, dataset: Dataset) -> NDArray[np.bool_] | None:
@@ -225,7 +239,9 @@ def _padding(stored: NDArray[Any], *, dataset: Dataset) -> NDArray[np.bool_] | N
 
 
 def _unparsable(error: Exception) -> DicomRejected:
-    return DicomRejected(f"the DICOM structure cannot be parsed ({type(error).__name__}). {FETCH_AGAIN}", reason=Reason.UNREADABLE)
+    return DicomRejected(
+        f"the DICOM structure cannot be parsed ({type(error).__name__}). {FETCH_AGAIN}", reason=Reason.UNREADABLE
+    )
 
 
 def _not_an_image() -> DicomRejected:

@@ -21,13 +21,21 @@ class Reason(StrEnum):
     MODALITY = "modality", "filter", "Modality is stated and not in filters.modalities"
     BODY_PART = "body_part", "filter", "BodyPartExamined is stated and holds no word of filters.body_parts"
     VIEW = "view", "filter", "the view is stated and not in filters.views"
-    FOR_PROCESSING = "for_processing", "filter", "raw detector values, not meant for looking at (filters.for_processing)"
+    FOR_PROCESSING = (
+        "for_processing",
+        "filter",
+        "raw detector values, not meant for looking at (filters.for_processing)",
+    )
     BURNED_IN = "burned_in", "filter", "BurnedInAnnotation is YES (filters.burned_in)"
     TOO_SMALL = "too_small", "filter", "a side is shorter than filters.min_side_px"
     ASPECT = "aspect", "filter", "long side over short side is above filters.max_aspect"
     MULTI_FRAME = "multi_frame", "filter", "more than one frame or page (decode.multi_frame)"
     COLOUR = "colour", "filter", "channels that differ, so no plain radiograph (decode.colour)"
-    DUPLICATE_UID = "duplicate_uid", "duplicate", "another file of this input carries the same SOPInstanceUID and was kept"
+    DUPLICATE_UID = (
+        "duplicate_uid",
+        "duplicate",
+        "another file of this input carries the same SOPInstanceUID and was kept",
+    )
     NOT_AN_IMAGE = "not_an_image", "fault", "neither DICOM nor PNG, JPEG or TIFF"
     UNREADABLE = "unreadable", "fault", "the file cannot be opened or its structure cannot be parsed"
     NO_PIXELS = "no_pixels", "fault", "no pixel data in the file"

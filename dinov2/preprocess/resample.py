@@ -12,7 +12,9 @@ from dinov2.preprocess.radiograph import Film
 def target_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
     """(height, width) with the short side as asked and the long side rounded to the nearest pixel."""
     scale = short_side / min(height, width)
-    return tuple(short_side if side == min(height, width) else max(short_side, round(side * scale)) for side in (height, width))  # type: ignore[return-value]
+    return tuple(
+        short_side if side == min(height, width) else max(short_side, round(side * scale)) for side in (height, width)
+    )  # type: ignore[return-value]
 
 
 def resample(film: Film, *, short_side: int) -> Film:

@@ -55,7 +55,9 @@ def open_shelf(root: Path, *, config: PreprocessConfig, key_file: Path | None) -
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LaunchError(f"{root}: another `dinov2 preprocess` is writing there. Wait until it has ended, or give another --output.") from error
+            raise LaunchError(
+                f"{root}: another `dinov2 preprocess` is writing there. Wait until it has ended, or give another --output."
+            ) from error
         with writing(root):
             identity = read_or_create(key_file or root / ".id_key", create=key_file is None)
             shelf = Shelf(root, identity)
@@ -106,9 +108,13 @@ def _check_settings(shelf: Shelf, *, config: PreprocessConfig) -> None:
     if not changed:
         return
     if "key" in changed:
-        raise LaunchError(f"{shelf.root}: its pictures are named under another key. Give the same --key-file as before, or another --output.")
+        raise LaunchError(
+            f"{shelf.root}: its pictures are named under another key. Give the same --key-file as before, or another --output."
+        )
     listed = "; ".join(f"{key} was {theirs.get(key)!r} and is now {ours.get(key)!r}" for key in changed)
-    raise LaunchError(f"{shelf.root}: was made with other settings: {listed}. Give another --output, or remove this one to make it anew.")
+    raise LaunchError(
+        f"{shelf.root}: was made with other settings: {listed}. Give another --output, or remove this one to make it anew."
+    )
 
 
 def _settings(config: PreprocessConfig, *, identity: Identity) -> dict[str, Any]:
@@ -116,5 +122,7 @@ def _settings(config: PreprocessConfig, *, identity: Identity) -> dict[str, Any]
     flat: dict[str, Any] = {"format": FORMAT, "key": identity.fingerprint}
     for section, values in asdict(config).items():
         if section not in NOT_OF_THE_PICTURES:
-            flat |= {f"{section}.{key}": list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+            flat |= {
+                f"{section}.{key}": list(value) if isinstance(value, tuple) else value for key, value in values.items()
+            }
     return flat

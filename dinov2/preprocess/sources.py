@@ -11,8 +11,47 @@ from pathlib import Path
 from dinov2.errors import ManifestError
 
 NEVER_PICTURES = frozenset(
-    ".bz2 .cfg .csv .db .doc .docx .gz .htm .html .ini .json .jsonl .log .md .nii .npy .npz .parquet .pdf .pkl .ps1 .py .rar .rtf .sh .sql .tar .tgz "
-    ".toml .tsv .txt .xls .xlsx .xml .xz .yaml .yml .zip .7z".split()
+    [
+        ".bz2",
+        ".cfg",
+        ".csv",
+        ".db",
+        ".doc",
+        ".docx",
+        ".gz",
+        ".htm",
+        ".html",
+        ".ini",
+        ".json",
+        ".jsonl",
+        ".log",
+        ".md",
+        ".nii",
+        ".npy",
+        ".npz",
+        ".parquet",
+        ".pdf",
+        ".pkl",
+        ".ps1",
+        ".py",
+        ".rar",
+        ".rtf",
+        ".sh",
+        ".sql",
+        ".tar",
+        ".tgz",
+        ".toml",
+        ".tsv",
+        ".txt",
+        ".xls",
+        ".xlsx",
+        ".xml",
+        ".xz",
+        ".yaml",
+        ".yml",
+        ".zip",
+        ".7z",
+    ]
 )
 NEVER_NAMES = frozenset({"dicomdir", "thumbs.db", "license", "readme"})
 
@@ -44,7 +83,9 @@ def list_sources(root: Path, *, output: Path) -> Listing:
     if root.is_file():
         return Listing(root.parent, (_source(root, root=root.parent),), 0)
     if not root.is_dir():
-        raise ManifestError(f"{root}: no such folder or file. Give the folder that holds the DICOM or picture files as --input.")
+        raise ManifestError(
+            f"{root}: no such folder or file. Give the folder that holds the DICOM or picture files as --input."
+        )
     found, num_skipped = [], 0
     excluded = output.resolve()
     for parent, folders, names in os.walk(root, onerror=_refuse):
@@ -56,8 +97,14 @@ def list_sources(root: Path, *, output: Path) -> Listing:
             elif path.is_file():
                 found.append(_source(path, root=root))
     if not found:
-        skipped = f"; {num_skipped} files were left out by their suffix (archives are to be unpacked first)" if num_skipped else ""
-        raise ManifestError(f"{root}: no DICOM, PNG, JPEG or TIFF file in this folder, subfolders included{skipped}. Check the path.")
+        skipped = (
+            f"; {num_skipped} files were left out by their suffix (archives are to be unpacked first)"
+            if num_skipped
+            else ""
+        )
+        raise ManifestError(
+            f"{root}: no DICOM, PNG, JPEG or TIFF file in this folder, subfolders included{skipped}. Check the path."
+        )
     return Listing(root, tuple(sorted(found, key=lambda source: source.relative)), num_skipped)
 
 
@@ -67,4 +114,6 @@ def _source(path: Path, *, root: Path) -> Source:
 
 
 def _refuse(error: OSError) -> None:
-    raise ManifestError(f"{error.filename}: the folder cannot be read ({error.strerror}). Correct its permissions, or leave it out.") from error
+    raise ManifestError(
+        f"{error.filename}: the folder cannot be read ({error.strerror}). Correct its permissions, or leave it out."
+    ) from error

@@ -17,7 +17,14 @@ from dinov2.errors import ManifestError
 from dinov2.manifest import COLUMNS, SYNONYMS
 
 FILE_COLUMNS = ("image", *(word for word, target in SYNONYMS.items() if target == "image"))
-TAKEN = ("dataset", "patient", "study", "view", "split", "modality")  # a value of the table takes the place of the file's own
+TAKEN = (
+    "dataset",
+    "patient",
+    "study",
+    "view",
+    "split",
+    "modality",
+)  # a value of the table takes the place of the file's own
 OURS = frozenset(COLUMNS) | {"flags", "spacing_mm", "bits"}  # any other such column of the table is renamed
 
 
@@ -36,7 +43,9 @@ class FilmTable:
         exact = [values for path, values in candidates if path == relative]
         fitting = exact or [v for p, v in candidates if p.endswith(f"/{relative}") or relative.endswith(f"/{p}")]
         if len(fitting) > 1:
-            raise ManifestError(f"{self.path}: {len(fitting)} rows fit the input file {relative}. Write the paths relative to --input.")
+            raise ManifestError(
+                f"{self.path}: {len(fitting)} rows fit the input file {relative}. Write the paths relative to --input."
+            )
         return fitting[0] if fitting else None
 
 
@@ -49,10 +58,14 @@ def read_table(path: Path) -> FilmTable:
     standard = {name: SYNONYMS.get(name.lower(), name.lower() if name.lower() in TAKEN else name) for name in names}
     file_column = next((name for name in names if name.lower() in FILE_COLUMNS), None)
     if file_column is None:
-        raise ManifestError(f"{path}: no column names the files; expected one of {', '.join(FILE_COLUMNS)}. Columns present: {', '.join(names)}.")
+        raise ManifestError(
+            f"{path}: no column names the files; expected one of {', '.join(FILE_COLUMNS)}. Columns present: {', '.join(names)}."
+        )
     text = {name: pa.string() for name in names if name == file_column or standard[name] in TAKEN}
     try:
-        table = pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(column_types=text, strings_can_be_null=True))
+        table = pa_csv.read_csv(
+            path, convert_options=pa_csv.ConvertOptions(column_types=text, strings_can_be_null=True)
+        )
     except (pa.ArrowInvalid, OSError) as error:
         raise ManifestError(f"{path}: not a readable CSV file ({str(error).splitlines()[0]})") from error
     keys = {name: _column(standard[name]) for name in names if name != file_column}

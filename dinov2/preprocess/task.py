@@ -60,9 +60,17 @@ def convert_file(task: Task) -> Outcome:
     except DicomRejected as error:
         return Outcome(name, reason=str(error.reason), message=str(error))
     except OSError as error:
-        return Outcome(name, reason=Reason.UNREADABLE, message=f"the file cannot be opened ({error.strerror}). Correct its permissions or copy it again.")
+        return Outcome(
+            name,
+            reason=Reason.UNREADABLE,
+            message=f"the file cannot be opened ({error.strerror}). Correct its permissions or copy it again.",
+        )
     except Exception as error:  # a damaged file met code that did not expect it: that file is lost, the run is not
-        return Outcome(name, reason=Reason.UNREADABLE, message=f"the file could not be converted ({type(error).__name__}). Exclude it, and report it.")
+        return Outcome(
+            name,
+            reason=Reason.UNREADABLE,
+            message=f"the file could not be converted ({type(error).__name__}). Exclude it, and report it.",
+        )
     image_id = task.identity.name("image", film.header.image_uid or task.relative)
     if likeness(levels) < 0:
         flags = (*flags, str(Flag.POLARITY_SUSPECT))
@@ -111,7 +119,9 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
-def _row(film: Radiograph, levels: NDArray[np.uint8], *, identity: Identity, image_id: str, flags: tuple[str, ...]) -> dict[str, Any]:
+def _row(
+    film: Radiograph, levels: NDArray[np.uint8], *, identity: Identity, image_id: str, flags: tuple[str, ...]
+) -> dict[str, Any]:
     header: Header = film.header
     height, width = levels.shape
     spacing = None

@@ -4,6 +4,8 @@ In: the `student`, `dino`, `ibot` sections. Out: `Networks`, whose state dict ha
 `student.dino_head.*`, `teacher.*`, `dino_loss.center`, `ibot_patch_loss.center`.
 """
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from dinov2.config import schema
@@ -11,6 +13,7 @@ from dinov2.layers import DINOHead
 from dinov2.loss import DINOLoss, iBOTPatchLoss
 from dinov2.loss.assignment import Reductions
 from dinov2.models.registry import build_backbone
+from dinov2.models.vision_transformer import DinoVisionTransformer
 
 PARTS = ("backbone", "dino_head", "ibot_head")
 
@@ -18,10 +21,13 @@ PARTS = ("backbone", "dino_head", "ibot_head")
 class Networks(nn.Module):
     """Two networks of the same shape, and the centres.
 
-    `student` and `teacher` map part names (`backbone`, `dino_head`, `ibot_head`) to modules. A head that no loss needs is not built.
+    `student` and `teacher` map part names (`backbone`, `dino_head`, `ibot_head`) to modules. A head that no loss
+    needs is not built.
     """
 
-    def __init__(self, *, student: nn.ModuleDict, teacher: nn.ModuleDict, dino_loss: DINOLoss, ibot_patch_loss: iBOTPatchLoss) -> None:
+    def __init__(
+        self, *, student: nn.ModuleDict, teacher: nn.ModuleDict, dino_loss: DINOLoss, ibot_patch_loss: iBOTPatchLoss
+    ) -> None:
         super().__init__()
         self.student = student
         self.teacher = teacher
@@ -31,11 +37,6 @@ class Networks(nn.Module):
         self.align_teacher()
 
     @property
-    def embed_dim(self) -> int:
-        """Width of the tokens."""
-        return int(self.student["backbone"].embed_dim)
-
-    @property
     def patch_head(self) -> str:
         """Name of the head that patch tokens go through."""
         return "ibot_head" if "ibot_head" in self.student else "dino_head"
@@ -43,6 +44,13 @@ class Networks(nn.Module):
     def align_teacher(self) -> None:
         """Copies the student's weights into the teacher, as at the start of a run."""
         self.teacher.load_state_dict(self.student.state_dict())
+
+
+def backbone_of(parts: Mapping[str, nn.Module] | nn.ModuleDict) -> DinoVisionTransformer:
+    """The backbone among the parts of a student or teacher."""
+    backbone = parts["backbone"]
+    assert isinstance(backbone, DinoVisionTransformer)
+    return backbone
 
 
 def build_networks(

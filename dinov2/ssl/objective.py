@@ -14,15 +14,16 @@ from dinov2.batch import NUM_GLOBAL_CROPS, Views
 from dinov2.config import schema
 from dinov2.loss import koleo_loss
 from dinov2.loss.ibot import masks_weights
-from dinov2.ssl.networks import Networks
+from dinov2.ssl.networks import Networks, backbone_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
     """One step's losses.
 
-    `terms` has the names and scales of the public logs: `koleo_loss` and `ibot_loss` there are half of what enters the total.
-    `cross_entropies` are means in nats per compared pair, to be held against `ln(prototypes)`, the value of a uniform solution.
+    `terms` has the names and scales of the public logs: `koleo_loss` and `ibot_loss` there are half of what enters
+    the total. `cross_entropies` are means in nats per compared pair, to be held against `ln(prototypes)`, the value
+    of a uniform solution.
     """
 
     total: Tensor  # what is differentiated
@@ -85,7 +86,14 @@ class Objective:
         )
 
     def _dino(
-        self, networks: Networks, targets: Tensor, outputs: _Outputs, views: Views, *, terms: dict[str, Tensor], entropies: dict[str, Tensor]
+        self,
+        networks: Networks,
+        targets: Tensor,
+        outputs: _Outputs,
+        views: Views,
+        *,
+        terms: dict[str, Tensor],
+        entropies: dict[str, Tensor],
     ) -> Tensor:
         """Every student crop against every teacher crop but the same; mean over pairs with the public normaliser."""
         assert outputs.global_logits is not None
@@ -104,7 +112,15 @@ class Objective:
         return self.dino_weight * total
 
     def _ibot(
-        self, networks: Networks, targets: _Targets, outputs: _Outputs, views: Views, masked: _Masked, *, terms: dict[str, Tensor], entropies: dict[str, Tensor]
+        self,
+        networks: Networks,
+        targets: _Targets,
+        outputs: _Outputs,
+        views: Views,
+        masked: _Masked,
+        *,
+        terms: dict[str, Tensor],
+        entropies: dict[str, Tensor],
     ) -> Tensor:
         """Masked patches against the teacher's view of them: mean within a crop, then over all crops of the batch."""
         assert outputs.patch_logits is not None
@@ -120,14 +136,20 @@ class Objective:
     def _teacher(self, networks: Networks, views: Views, masked: _Masked | None, *, temperature: float) -> _Targets:
         if self.dino_weight == 0 and masked is None:
             return _Targets(cls=None, patches=None)
-        features = networks.teacher["backbone"].forward_features(views.global_crops)
+        features = backbone_of(networks.teacher).forward_features(views.global_crops)
         cls_tokens = features["x_norm_clstoken"] if self.dino_weight > 0 else None  # [G*B, D]
         patches = None
         if masked is not None:
             patches = features["x_norm_patchtokens"].flatten(0, 1).index_select(0, masked.index)  # [M, D]
-        cls_logits, patch_logits = _through_heads(networks.teacher, [cls_tokens], patches, patch_head=networks.patch_head)
-        cls_targets = None if cls_logits[0] is None else self._assign_cls(networks, cls_logits[0], temperature=temperature)
-        patch_targets = None if patch_logits is None else self._assign_patches(networks, patch_logits, temperature=temperature)
+        cls_logits, patch_logits = _through_heads(
+            networks.teacher, [cls_tokens], patches, patch_head=networks.patch_head
+        )
+        cls_targets = (
+            None if cls_logits[0] is None else self._assign_cls(networks, cls_logits[0], temperature=temperature)
+        )
+        patch_targets = (
+            None if patch_logits is None else self._assign_patches(networks, patch_logits, temperature=temperature)
+        )
         return _Targets(cls=cls_targets, patches=patch_targets)
 
     def _assign_cls(self, networks: Networks, logits: Tensor, *, temperature: float) -> Tensor:
@@ -147,7 +169,7 @@ class Objective:
         return targets
 
     def _student(self, networks: Networks, views: Views, masked: _Masked | None) -> _Outputs:
-        backbone = networks.student["backbone"]
+        backbone = backbone_of(networks.student)
         masks = views.masks if masked is not None else None
         with_local = self.dino_weight > 0 and views.num_local_crops > 0
         if with_local:

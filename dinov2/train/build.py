@@ -77,7 +77,7 @@ def load_initial_weights(networks: Networks, config: Config, *, world: World) ->
 
 
 def _sources(networks: Networks, config: Config) -> Iterator[tuple[str, Weights, Path]]:
-    """(part, weights, file) for every part that has a source: heads by `init_from`, else from the backbone's own file."""
+    """(part, weights, file) of every part that has a source: heads by `init_from`, else the backbone's own file."""
     main: Weights | None = None
     main_path = Path(config.student.pretrained_weights)
     if config.student.pretrained_weights:

@@ -1,6 +1,7 @@
 """Numbers of a run on disk: one JSON object per line, continued exactly after an interruption.
 
-In: a step and its numbers. Out: lines. A resumed run first drops the lines after its checkpoint, so that every step stands once.
+In: a step and its numbers. Out: lines. A resumed run first drops the lines after its checkpoint, so that every step
+stands once.
 """
 
 import json
@@ -35,7 +36,9 @@ class JsonLines:
     def __enter__(self) -> "JsonLines":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

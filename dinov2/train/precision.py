@@ -1,6 +1,7 @@
 """Which number format the networks compute in, and why.
 
-In: `runtime.precision` and the device. Out: a `Precision`. Weights, optimiser, losses and the teacher's average stay in float32.
+In: `runtime.precision` and the device. Out: a `Precision`. Weights, optimiser, losses and the teacher's average stay
+in float32.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -32,13 +33,17 @@ class Precision:
 
 
 def choose_precision(name: str, *, device: torch.device) -> Precision:
-    """`fp32`, `bf16` or `fp16` as asked; `auto` takes bf16 where the device computes it natively, else fp16 on a GPU, fp32 on a CPU."""
+    """`fp32`, `bf16` or `fp16` as asked; `auto` takes bf16 where the device computes it natively, else fp16 on a GPU,
+    fp32 on a CPU.
+    """
     if name != "auto":
         return Precision(name=name, device=device, reason="as configured")
     if device.type == "cuda":
         if torch.cuda.get_device_capability(device) >= (8, 0):
             return Precision(name="bf16", device=device, reason="auto: this GPU multiplies bf16 natively")
-        return Precision(name="fp16", device=device, reason="auto: this GPU has no native bf16; fp16 with a gradient scaler")
+        return Precision(
+            name="fp16", device=device, reason="auto: this GPU has no native bf16; fp16 with a gradient scaler"
+        )
     features = torch.cpu.get_capabilities()
     native = [feature for feature in ("amx_bf16", "avx512_bf16") if features.get(feature)]
     if native:

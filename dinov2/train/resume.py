@@ -1,6 +1,7 @@
 """What changed between a checkpoint and the configuration that continues it.
 
-In: facts of a checkpoint and a `Config`. Out: one message that names the differences; settings that shape tensors must be equal.
+In: facts of a checkpoint and a `Config`. Out: one message that names the differences; settings that shape tensors
+must be equal.
 """
 
 from collections.abc import Iterator, Mapping
@@ -47,7 +48,8 @@ def compare_configs(facts: Mapping[str, Any], config: Config, *, checkpoint: Pat
     if shaping:
         raise CheckpointError(
             f"{checkpoint}: belongs to another architecture:\n  " + "\n  ".join(shaping) + "\n"
-            "Set these back to continue, choose another --output-dir, or start anew here with --no-resume (what is there is kept aside)."
+            "Set these back to continue, choose another --output-dir, or start anew here with --no-resume "
+            "(what is there is kept aside)."
         )
     if lines:
         yield Message(text="settings changed since the checkpoint: " + "; ".join(lines), warning=True)

@@ -71,8 +71,8 @@ class RunFolder:
 def open_run_folder(path: Path, *, is_main: bool) -> Iterator[RunFolder]:
     """The folder, made if need be; the main process holds its lock.
 
-    The operating system drops the lock when the process ends, however it ends. Raises LaunchError where another run holds it
-    or the folder cannot be written.
+    The operating system drops the lock when the process ends, however it ends. Raises LaunchError where another run
+    holds it or the folder cannot be written.
     """
     folder = RunFolder(path)
     if not is_main:
@@ -83,7 +83,9 @@ def open_run_folder(path: Path, *, is_main: bool) -> Iterator[RunFolder]:
         (path / "logs").mkdir(exist_ok=True)
         lock = (path / ".lock").open("a+")
     except OSError as error:
-        raise LaunchError(f"{path}: cannot write the run folder ({error.strerror}). Choose another --output-dir.") from error
+        raise LaunchError(
+            f"{path}: cannot write the run folder ({error.strerror}). Choose another --output-dir."
+        ) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

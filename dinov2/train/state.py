@@ -1,7 +1,7 @@
 """What a run must remember besides its configuration, as named tensors and plain facts.
 
-In: networks, optimiser, scaler, position. Out: what `checkpoint.store` writes, and the way back. Everything random is a function of
-(seed, step, rank) or of (seed, position in the sample stream), so no random state is kept.
+In: networks, optimiser, scaler, position. Out: what `checkpoint.store` writes, and the way back. Everything random is
+a function of (seed, step, rank) or of (seed, position in the sample stream), so no random state is kept.
 """
 
 from pathlib import Path

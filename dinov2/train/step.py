@@ -1,7 +1,7 @@
 """One optimisation step: micro-batches in, new weights and what happened out.
 
-Order: forward and backward of every micro-batch, mean of the gradients over ranks, refusal of what is not finite, clipping per
-sub-module, AdamW, teacher average. Nothing is changed before the refusal.
+Order: forward and backward of every micro-batch, mean of the gradients over ranks, refusal of what is not finite,
+clipping per sub-module, AdamW, teacher average. Nothing is changed before the refusal.
 """
 
 from collections.abc import Iterable, Mapping
@@ -43,7 +43,9 @@ class StepResult:
     skipped: bool  # the scaler found an overflow: weights and teacher were left alone
 
 
-def train_step(tools: StepTools, micro_batches: Iterable[Views], *, plan: StepPlan, step: int, num_micro_batches: int) -> StepResult:
+def train_step(
+    tools: StepTools, micro_batches: Iterable[Views], *, plan: StepPlan, step: int, num_micro_batches: int
+) -> StepResult:
     """One step over `num_micro_batches` micro-batches.  Raises TrainingError where a loss or gradient is not finite."""
     apply_plan(tools.optimizer.param_groups, plan)
     tools.optimizer.zero_grad(set_to_none=True)
@@ -53,7 +55,7 @@ def train_step(tools: StepTools, micro_batches: Iterable[Views], *, plan: StepPl
             losses = tools.objective(tools.networks, views, teacher_temperature=plan.teacher_temperature)
         values = scalars(losses)
         _refuse_non_finite(values, step=step, rank=tools.world.rank, what="the loss term")
-        tools.scaler.scale(losses.total / num_micro_batches).backward()
+        torch.autograd.backward(tools.scaler.scale(losses.total / num_micro_batches))
         collected.append(values)
     norms, skipped = _update(tools, plan=plan, step=step)
     return StepResult(values=_mean(collected), grad_norms=norms, skipped=skipped)
@@ -101,7 +103,7 @@ def _refuse_non_finite(values: Mapping[str, Tensor], *, step: int, rank: int, wh
         return
     named = [f"{name}={float(value):g}" for name, value in values.items() if not value.isfinite()]
     raise TrainingError(
-        f"step {step}, rank {rank}: {what} {', '.join(named)} is not finite; weights and checkpoints are as before this step. "
-        "Lower optim.base_lr, lengthen the warm-up, or set runtime.precision=fp32 to see whether the number format is the cause; "
-        "the same command continues from the last checkpoint."
+        f"step {step}, rank {rank}: {what} {', '.join(named)} is not finite; weights and checkpoints are as before "
+        "this step. Lower optim.base_lr, lengthen the warm-up, or set runtime.precision=fp32 to see whether the number "
+        "format is the cause; the same command continues from the last checkpoint."
     )

@@ -15,7 +15,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _worker(function: Callable[..., Any], rank: int, size: int, port: int, arguments: tuple[Any, ...], results: Any) -> None:
+def _worker(
+    function: Callable[..., Any], rank: int, size: int, port: int, arguments: tuple[Any, ...], results: Any
+) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -46,5 +48,3 @@ def on_ranks(function: Callable[..., Any], *arguments: Any, size: int = 2) -> li
         worker.join(timeout=60)
         assert worker.exitcode == 0
     return [collected[rank] for rank in range(size)]
-
-

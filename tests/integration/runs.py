@@ -32,7 +32,9 @@ def write_pictures(folder: Path, *, count: int = 24) -> Path:
     rng = np.random.default_rng(0)
     for i in range(count):
         picture = rng.normal(90, 12, (64, 56))
-        picture = cv2.circle(picture, tuple(int(v) for v in rng.integers(10, 46, 2)), int(rng.integers(5, 15)), 200.0, -1)
+        picture = cv2.circle(
+            picture, tuple(int(v) for v in rng.integers(10, 46, 2)), int(rng.integers(5, 15)), 200.0, -1
+        )
         cv2.imwrite(str(folder / f"film_{i:02d}.png"), np.clip(picture, 0, 255).astype(np.uint8))
     return folder
 
@@ -48,7 +50,15 @@ def environment() -> dict[str, str]:
 
 
 def train_words(config: Path, pictures: Path, run: Path, *overrides: str) -> list[str]:
-    return ["train", "--config-file", str(config), "--output-dir", str(run), f"train.dataset_path={pictures}", *overrides]
+    return [
+        "train",
+        "--config-file",
+        str(config),
+        "--output-dir",
+        str(run),
+        f"train.dataset_path={pictures}",
+        *overrides,
+    ]
 
 
 def command(*words: str) -> list[str]:
@@ -56,7 +66,16 @@ def command(*words: str) -> list[str]:
 
 
 def torchrun(size: int, *words: str) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", "-m", "dinov2", *words]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={size}",
+        "-m",
+        "dinov2",
+        *words,
+    ]
 
 
 def finish(words: list[str], *, code: int = 0) -> subprocess.CompletedProcess[str]:

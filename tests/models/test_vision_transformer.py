@@ -27,7 +27,7 @@ def count(vit: nn.Module) -> int:
     [
         (vit_small, 518, 22_056_576),
         (vit_base, 518, 86_580_480),
-        (vit_base, 224, 85_725_696 + 0),
+        (vit_base, 224, 85_725_696),
         (vit_large, 518, 304_368_640),
     ],
 )

@@ -2,14 +2,16 @@
 
 In: final student and teacher, and a way to replay the steps. Out: the weights that the steps began with.
 
-A recorder that keeps references to weights instead of copies writes the same tensors as start and end, so the start has to be
-found. With S0 the start, u1..un the updates of the n steps and a0..an the weights of the teacher's average over the students S0..Sn,
+A recorder that keeps references to weights instead of copies writes the same tensors as start and end, so the start has
+to be found. With S0 the start, u1..un the updates of the n steps and a0..an the weights of the teacher's average over
+the students S0..Sn,
 
     final student = S0 + u1 + ... + un          final teacher = a0 S0 + a1 S1 + ... + an Sn
 
-and with c_k = a0 + ... + a_(k-1) any C gives  S0 = Sn + (Tn - Sn) / C + sum over k of (c_k / C - 1) u_k.  The factors c_k / C - 1 are
-small, so replaying and solving for S0 contracts where Sn - (u1 + ... + un) would not. The start has as many unknowns as the
-final student alone has numbers; the final teacher, the losses and the gradient norms are left over to check against.
+and with c_k = a0 + ... + a_(k-1), any C gives  S0 = Sn + (Tn - Sn) / C + sum over k of (c_k / C - 1) u_k.  The factors
+c_k / C - 1 are small, so replaying and solving for S0 contracts where Sn - (u1 + ... + un) would not. The start has as
+many unknowns as the final student alone has numbers; the final teacher, the losses and the gradient norms are left over
+to check against.
 """
 
 import math
@@ -23,8 +25,10 @@ Replay = Callable[[State], list[State]]
 """Start -> the students after 0, 1, ..., n steps, and last the teacher after n."""
 
 CONTRACTIONS = (0.88, 0.84, 0.92)
+NOISE = 1e-4
 NUM_ROUNDS = 40
-NUM_TRIES = 8
+ROUNDS_TO_FIND_THE_WAY = 8
+NUM_TRIES = 60
 CLOSE = 9e-5  # below the tolerance of the final weights, 1e-4
 SETTLED = 2e-5  # a number this near its end is left alone
 FEW = 0.001  # share of numbers that are off when a try has found its way
@@ -52,12 +56,18 @@ def recover_start(student: State, teacher: State, *, momenta: list[float], repla
             if smallest < CLOSE:
                 return best
             share_off = _share_off(students[-1], student)
-            if round_ >= 8 and share_off > FEW:
+            if round_ >= ROUNDS_TO_FIND_THE_WAY and share_off > FEW:
                 break
             if share_off < FEW and round_ % 2:
                 start = _polished(start, students[-1], student)
             else:
-                start = _solved(student, teacher, students, sums=sums, contraction=CONTRACTIONS[0 if share_off > FEW else round_ // 2 % 3])
+                start = _solved(
+                    student,
+                    teacher,
+                    students,
+                    sums=sums,
+                    contraction=CONTRACTIONS[round_ % 3],
+                )
     return best
 
 
@@ -69,11 +79,10 @@ def _cumulative_weights(momenta: list[float]) -> list[float]:
 
 def _first_guess(student: State, teacher: State, *, seed: int) -> State:
     generator = torch.Generator().manual_seed(seed)
-    noise = (0.0, 1e-4, 3e-4)[seed % 3]
     return {
         name: final
         + (teacher[name] - final) / CONTRACTIONS[0]
-        + noise * torch.randn(final.shape, generator=generator) * (teacher[name] != final)
+        + NOISE * torch.randn(final.shape, generator=generator) * (teacher[name] != final)
         for name, final in student.items()
     }
 
@@ -91,7 +100,8 @@ def _solved(student: State, teacher: State, students: list[State], *, sums: list
 def _polished(start: State, reached: State, student: State) -> State:
     """Moves the few numbers that are off by as much as they are off.
 
-    Their gradient is next to nothing in some step, and its sign, which is all that Adam's first step keeps, hangs on rounding.
+    Their gradient is next to nothing in some step, and its sign, which is all that Adam's first step keeps, hangs on
+    rounding.
     """
     moved = {}
     for name, final in student.items():

@@ -123,7 +123,11 @@ def test_centering_moves_the_centres_and_sinkhorn_leaves_them() -> None:
 
 def test_state_dict_has_the_public_names() -> None:
     names = set(networks(ibot=replace(IBOT, separate_head=True)).state_dict())
-    assert {"student.backbone.cls_token", "student.dino_head.last_layer.weight_g", "teacher.ibot_head.mlp.0.weight"} <= names
+    assert {
+        "student.backbone.cls_token",
+        "student.dino_head.last_layer.weight_g",
+        "teacher.ibot_head.mlp.0.weight",
+    } <= names
     assert {"dino_loss.center", "ibot_patch_loss.center"} <= names
 
 

@@ -6,7 +6,9 @@ from dinov2.train.precision import choose_precision
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_a_named_precision_is_what_matrix_products_run_in(name: str, dtype: torch.dtype) -> None:
     precision = choose_precision(name, device=CPU)
     with precision.autocast():

@@ -1,0 +1,80 @@
+"""What is written down of a logged step.
+
+In: a `Run` after a step, what the step gave, and how long it took. Out: a line in `training_metrics.json`, one in
+`logs/timing.json`, and the same as a `StepReport`. The first file holds nothing that depends on the machine's speed,
+so an interrupted and an uninterrupted run write the same bytes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dinov2.config.schema import Config
+from dinov2.optim.schedules import schedule_at
+from dinov2.train.events import StepReport
+from dinov2.train.log import JsonLines
+from dinov2.train.run import Run
+from dinov2.train.step import StepResult, mean_over_ranks
+
+
+class Records:
+    """The two files of the main process; other processes only take part in the averages."""
+
+    def __init__(self, files: tuple[JsonLines, JsonLines] | None) -> None:
+        self._files = files
+
+    def write(self, this: Run, result: StepResult, *, seconds: float, waited: float) -> StepReport:
+        """One line in each file, and the same as a report. Called by every process, for the averages."""
+        metrics = metrics_of(this, result)
+        timing = {
+            "seconds_per_step": seconds,
+            "data_wait_seconds": waited,
+            "pictures_per_second": this.global_batch / seconds,
+            "seconds_left": (this.schedule.total_steps - this.step) * seconds,
+        }
+        if self._files is not None:
+            for file, numbers in zip(self._files, (metrics, timing), strict=True):
+                file.write(this.step, numbers)
+        return StepReport(
+            step=this.step,
+            total_steps=this.schedule.total_steps,
+            metrics=metrics,
+            timing=timing,
+            prototypes=prototypes_of(this.config),
+        )
+
+
+@contextmanager
+def open_records(this: Run) -> Iterator[Records]:
+    """The files, continued after the run's present step."""
+    if not this.world.is_main:
+        yield Records(None)
+        return
+    with (
+        JsonLines(this.folder.metrics_file, keep_until_step=this.step) as metrics,
+        JsonLines(this.folder.timing_file, keep_until_step=this.step) as timing,
+    ):
+        yield Records((metrics, timing))
+
+
+def metrics_of(this: Run, result: StepResult) -> dict[str, float]:
+    """Losses and norms, averaged over ranks, and the values that the step used."""
+    plan = schedule_at(this.step - 1, schedule=this.schedule)
+    norms = {f"grad_norm_{name}": value for name, value in result.grad_norms.items()}
+    return mean_over_ranks(result.values | norms, world=this.world) | {
+        "lr": plan.lr,
+        "last_layer_lr": plan.last_layer_lr,
+        "wd": plan.weight_decay,
+        "mom": plan.teacher_momentum,
+        "teacher_temp": plan.teacher_temperature,
+        "loss_scale": this.tools.scaler.get_scale() if this.tools.scaler.is_enabled() else 1.0,
+        "skipped": float(result.skipped),
+        "pictures_seen": this.position,
+        "unreadable_files": len(this.unreadable.files),
+    }
+
+
+def prototypes_of(config: Config) -> dict[str, int]:
+    """Prototypes behind each cross-entropy; their logarithm is the value of a uniform solution."""
+    patches = config.ibot if config.ibot.separate_head else config.dino
+    cls = config.dino.head_n_prototypes
+    return {"dino_global": cls, "dino_local": cls, "ibot": patches.head_n_prototypes}
