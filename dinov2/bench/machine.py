@@ -5,8 +5,8 @@ In: a device and a number format. Out: rates in FLOP/s and plain facts.
 
 import os
 import platform
-import resource
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,7 +45,15 @@ def peak_memory(device: torch.device) -> float:
     """Bytes: the peak of the GPU's allocator, or of this process's resident memory on a CPU."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    return _resident_peak()
+
+
+def _resident_peak() -> float:
+    """The high-water mark of this program; `getrusage` would count that of the process it was forked from too."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024.0 * int(line.split()[1])
+    raise RuntimeError("/proc/self/status has no VmHWM; memory is measured on Linux")
 
 
 def _seconds(work: Any, *, device: torch.device) -> float:

@@ -251,7 +251,7 @@ class Runtime:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    attention: Literal["auto", "sdpa", "xformers"] = "auto"
+    attention: Literal["auto", "sdpa", "explicit", "xformers"] = "auto"
     gradient_accumulation_steps: int = 1
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dinov2.config.preprocess import PreprocessConfig
-from dinov2.errors import LaunchError, ManifestError
+from dinov2.errors import DataError, LaunchError, ManifestError
 from dinov2.manifest import from_rows
 from dinov2.preprocess.journal import Journal
 from dinov2.preprocess.pool import run_ordered
@@ -44,8 +44,8 @@ class Summary:
     """Counts of a finished conversion, earlier runs into the same folder included."""
 
     num_pictures: int
-    reasons: Mapping[str, int]
-    flags: Mapping[str, int]
+    reasons: Mapping[Reason, int]
+    flags: Mapping[Flag, int]
     num_skipped: int  # left out by suffix, never looked at
     num_absent: int  # pictures of earlier runs whose input file is gone
     num_unmatched: int  # pictures without a row in the table
@@ -53,10 +53,30 @@ class Summary:
     rejected: Path
 
     @property
-    def fault_share(self) -> float:
-        """Faults among the files that no filter and no duplicate excluded."""
-        faults = sum(count for reason, count in self.reasons.items() if Reason(reason).kind == "fault")
-        return faults / max(1, faults + self.num_pictures)
+    def num_faults(self) -> int:
+        """Rejects that no filter and no duplicate accounts for."""
+        return sum(count for reason, count in self.reasons.items() if reason.kind == "fault")
+
+    def check(self, *, max_rejected_share: float) -> None:
+        """Raise DataError where no picture was made, or the share of faults is above the one allowed."""
+        if not self.num_pictures:
+            raise DataError(f"no file became a picture. {self.rejected} has the reason of each.")
+        share = self.num_faults / (self.num_faults + self.num_pictures)
+        if share > max_rejected_share:
+            raise DataError(
+                f"{self.num_faults} files ({share:.1%} of those that no filter excluded) could not be used; allowed is "
+                f"{max_rejected_share:.1%}. Everything is written; {self.rejected} has the reason of each. "
+                "Mend the files, or raise max_rejected_share."
+            )
+
+    def remarks(self) -> tuple[str, ...]:
+        """What the counts by reason do not say."""
+        lines = (
+            (self.num_skipped, "files were left out by their suffix or name, unread"),
+            (self.num_absent, "pictures of earlier runs are in images/ but not in the manifest: their input is gone"),
+            (self.num_unmatched, "pictures have no row in the table"),
+        )
+        return tuple(f"{count} {text}" for count, text in lines if count)
 
 
 class Conversion:
@@ -78,7 +98,8 @@ class Conversion:
             )
         self.kept: dict[str, Source] = {}  # image id -> the input whose picture it is
         self.todo = self._unfinished()
-        self.num_done = len(listing.sources) - len(self.todo)
+        self.num_files = len(listing.sources)
+        self.num_done = self.num_files - len(self.todo)
 
     def run(self) -> Iterator[Outcome]:
         """An outcome per unfinished file, committed before it is yielded.
@@ -103,7 +124,9 @@ class Conversion:
                     reason=Reason.WORKER_DIED,
                     message="the converting process died at this file (out of memory, or a fault in a decoder). Run again to retry it.",
                 )
-                yield self._commit(by_relative[task.relative], answer or lost)
+                outcome = self._commit(by_relative[task.relative], answer or lost)
+                self.num_done += 1
+                yield outcome
 
     def finish(self) -> Summary:
         """Write manifest and rejects for every input file, in the order of the paths.  Raises Dinov2Error where they cannot be written."""
@@ -120,8 +143,8 @@ class Conversion:
                     raise
         return Summary(
             num_pictures=len(rows),
-            reasons=Counter(reject["reason"] for reject in rejects),
-            flags=Counter(flag for row in rows for flag in row["flags"].split(",") if flag),
+            reasons=Counter(Reason(reject["reason"]) for reject in rejects),
+            flags=Counter(Flag(flag) for row in rows for flag in row["flags"].split(",") if flag),
             num_skipped=self.listing.num_skipped,
             num_absent=self.num_absent,
             num_unmatched=num_unmatched,

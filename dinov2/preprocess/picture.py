@@ -58,7 +58,8 @@ def equalise(film: Film) -> Film:
     counts = np.cumsum(np.bincount(levels.ravel(), minlength=WHITE + 1))
     lowest = counts[0]
     table = np.rint(WHITE * (counts - lowest) / (counts[-1] - lowest)).astype(np.float32)
-    return table[levels]
+    equalised: Film = table[levels]
+    return equalised
 
 
 def png_bytes(picture: NDArray[np.uint8]) -> bytes:

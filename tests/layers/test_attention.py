@@ -1,5 +1,4 @@
 import importlib.util
-import logging
 
 import pytest
 import torch
@@ -32,14 +31,24 @@ def test_attention_is_softmax_of_scaled_products_with_rows_of_qkv_in_that_order(
     assert_close(layer(x), plain_attention(layer, x))
 
 
-def test_auto_is_sdpa_and_says_so_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="dinov2.layers.attention"):
-        assert choose_attention("auto", CPU) is choose_attention("sdpa", CPU)
-    assert "auto chose sdpa" in caplog.text
+@pytest.mark.parametrize("name", ["auto", "explicit"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+def test_every_kernel_gives_the_values_and_gradients_of_sdpa(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    given = torch.randn(2, 37, 3, 4, 8, dtype=dtype)
+    results = []
+    for kernel in (choose_attention(name, CPU), choose_attention("sdpa", CPU)):
+        qkv = given.clone().requires_grad_()
+        attended = kernel(*qkv.unbind(2))
+        (gradient,) = torch.autograd.grad(attended.float().square().sum(), qkv)
+        results.append((attended.float(), gradient.float()))
+    (ours, our_gradient), (theirs, their_gradient) = results
+    assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
+    assert_close(our_gradient, their_gradient, atol=5 * tolerance, rtol=5 * tolerance)
 
 
 def test_an_unknown_kernel_is_refused_with_the_names_that_exist() -> None:
-    with pytest.raises(ConfigError, match="'flash'; expected one of auto, sdpa, xformers"):
+    with pytest.raises(ConfigError, match="'flash'; expected one of auto, sdpa, explicit, xformers"):
         choose_attention("flash")
 
 

@@ -91,6 +91,15 @@ def start_of(case: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tens
     return recover_start(student, teacher, momenta=[s["teacher_momentum"] for s in case["steps"]], replay=replay)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, and no time lost on handing out work that is too small to share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_losses_gradient_norms_and_weights_follow_the_public_trajectory(case: dict[str, Any]) -> None:
     tensors = load_case(case)
