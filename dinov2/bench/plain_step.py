@@ -2,8 +2,8 @@
 
 In: the parts of a run and crops. Out: the losses as Python numbers, with weights moved. The same networks and numbers;
 different are the padding rows through the patch head, torch's fused attention at every length, Sinkhorn on transposed
-logits with its counts, a cross-entropy per pair of views, every term read by the host as it comes, and an optimiser that is
-not fused.
+logits with its counts, a cross-entropy per pair of views, every term read by the host as it comes, and an optimiser
+that is not fused.
 """
 
 import torch
@@ -81,8 +81,8 @@ class PlainStep:
 
     @torch.no_grad()
     def _follow(self, *, momentum: float) -> None:
-        students = list(self.networks.student.parameters())
-        teachers = list(self.networks.teacher.parameters())
+        students: list[Tensor] = list(self.networks.student.parameters())
+        teachers: list[Tensor] = list(self.networks.teacher.parameters())
         torch._foreach_mul_(teachers, momentum)
         torch._foreach_add_(teachers, students, alpha=1 - momentum)
 

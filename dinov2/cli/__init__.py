@@ -27,7 +27,7 @@ INTERRUPTED = 130
 
 
 def build_parser(chosen: str | None) -> argparse.ArgumentParser:
-    """The parser of every sub-command; only the chosen one's module is imported, the others are names with a summary."""
+    """The parser of every sub-command; only the chosen one's module is imported, so that help is instant."""
     parser = argparse.ArgumentParser(
         prog="dinov2",
         description="Self-supervised pretraining of image encoders for chest radiographs.",

@@ -10,7 +10,7 @@ EXAMPLES = """examples:
   dinov2 phantom --output phantoms --count 64 --seed 0
   dinov2 phantom --output large --count 8 --seed 1 --short-side 2048
 
-The same count, seed and size give the same bytes. Every film carries the word SYNTHETIC in its header and its picture."""
+The same count, seed and size give the same bytes. Every film says SYNTHETIC in its header and its picture."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

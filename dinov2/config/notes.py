@@ -16,7 +16,8 @@ IGNORED: Mapping[str, str] = {
     "train.saveckp_freq": "checkpoint.every_steps decides",
     "train.cache_dataset": "the manifest is always in memory, the pictures never",
     "student.block_chunks": "blocks always carry flat names",
-    "compute_precision": "runtime.precision decides until sharded training reads them",
+    "compute_precision.teacher": "runtime.precision decides until sharded training reads it",
+    "compute_precision.student": "runtime.precision decides until sharded training reads it",
 }
 
 
@@ -39,7 +40,7 @@ DEFAULTS = {key: value_of(Config(), key) for key in leaves(Config)}
 def _ignored(config: Config, given: frozenset[str], accepted: Mapping[str, str]) -> Iterator[str]:
     """One message that names every key which was written and is not needed, or none."""
     named = [
-        f"{key}.* ({reason})" if key == "compute_precision" else f"{key} ({reason})"
+        f"{key}.* ({reason})" if key.startswith("compute_precision.") else f"{key} ({reason})"
         for key, reason in IGNORED.items()
         if key in given or any(one.startswith(f"{key}.") for one in given)
     ]

@@ -1,7 +1,7 @@
 """The configuration of `dinov2 preprocess`: frozen typed sections.
 
-In: nothing. Out: types with the defaults of the preset `raddino`. Values come from `dinov2.config.load.load_typed`; the shipped presets
-are in `configs/preprocess/`.
+In: nothing. Out: types with the defaults of the preset `raddino`. Values come from `dinov2.config.load.load_typed`; the
+shipped presets are in `configs/preprocess/`.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Filters:
-    """`filters`: which films become pictures. An empty list switches a filter off; what a file does not state is not judged."""
+    """`filters`: which films become pictures. An empty list switches a filter off; what a file does not state is not
+    judged.
+    """
 
     modalities: tuple[str, ...] = ("CR", "DX", "DR", "RG")
     body_parts: tuple[str, ...] = ("CHEST", "THORAX", "LUNG")  # a word of these within BodyPartExamined

@@ -28,7 +28,7 @@ def sdpa_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def explicit_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Two matrix products around a softmax in float32, with the [B, H, N, N] matrix in memory.  3 x [B, N, H, d] -> same"""
+    """Two products around a float32 softmax, the [B, H, N, N] matrix in memory.  3 x [B, N, H, d] -> [B, N, H, d]"""
     scale = queries.shape[-1] ** -0.5
     scores = (queries.transpose(1, 2) * scale) @ keys.permute(0, 2, 3, 1)  # [B, H, N, N]
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)

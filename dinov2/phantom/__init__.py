@@ -1,1 +1,1 @@
-"""Synthetic chest films with masks and labels, written as DICOM: the default of the quickstart, the fixture of tests."""
+"""Synthetic chest films with masks and labels, written as DICOM: default of the quickstart, fixture of tests."""

@@ -1,7 +1,8 @@
 """From a drawn body to a film: what X-rays lose on their way through it.
 
-In: a `Body` and a size. Out: a `Phantom`: film float32 [H, W] in 0..1, larger where more is absorbed, and a mask uint8 [H, W]. A caricature, made for
-tests of software: every organ is a smooth shape whose thickness is added or, for air, taken away.
+In: a `Body` and a size. Out: a `Phantom`: film float32 [H, W] in 0..1, larger where more is absorbed, and a mask uint8
+[H, W]. A caricature, made for tests of software: every organ is a smooth shape whose thickness is added or, for air,
+taken away.
 """
 
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def _heart(body: Body, grid: Grid) -> Plane:
     u, v = x * np.cos(angle) + y * np.sin(angle), -x * np.sin(angle) + y * np.cos(angle)
     radius = np.sqrt((u / (1.06 * half)) ** 2 + (v / (0.88 * half)) ** 2)
     body_of_it = _edge((1 - radius) * half, softness=0.008) * np.sqrt(np.clip(1.15 - radius**2, 0, 1))
-    return np.clip(body_of_it, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(body_of_it, 0, 1), np.float32)
 
 
 def _middle(grid: Grid) -> Plane:

@@ -1,7 +1,7 @@
 """What is drawn by lot before anything is drawn with a brush: one person's chest, and how it is filmed.
 
-In: a random generator, the findings wanted. Out: a `Body`. Lengths are shares of the film's height; x is 0 at the middle of the chest and
-positive towards the patient's left, which is on the right of the film.
+In: a random generator, the findings wanted. Out: a `Body`. Lengths are shares of the film's height; x is 0 at the
+middle of the chest and positive towards the patient's left, which is on the right of the film.
 """
 
 from dataclasses import dataclass
@@ -64,7 +64,9 @@ class Body:
 
 
 def draw_body(rng: np.random.Generator, *, view: View, findings: Findings) -> Body:
-    """Draw one chest.  AP films are of patients lying down: the diaphragm is higher, the heart is magnified, the grain coarser."""
+    """Draw one chest.  AP films are of patients lying down: the diaphragm is higher, the heart is magnified, the grain
+    coarser.
+    """
     supine = view == "AP"
     ratio = rng.uniform(0.58, 0.68) if findings.cardiomegaly else rng.uniform(0.40, 0.48)
     nodules = tuple(_draw_nodule(rng) for _ in range(int(rng.integers(1, 4)))) if findings.nodule else ()

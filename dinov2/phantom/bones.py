@@ -1,6 +1,7 @@
 """Ribs, collar bones and spine.
 
-In: coordinates and a `Body`. Out: what bone adds to a film, float32 [H, W]. Ribs are tubes: denser at their edges than in their middle.
+In: coordinates and a `Body`. Out: what bone adds to a film, float32 [H, W]. Ribs are tubes: denser at their edges than
+in their middle.
 """
 
 import cv2
@@ -21,7 +22,8 @@ def bones(x: Plane, y: Plane, *, body: Body) -> Plane:
     front = [_front_rib(body, number=n, side=side) for n in range(1, 7) for side in (1, -1)]
     collar = [_collar_bone(body, side=side) for side in (1, -1)]
     tubes = 0.13 * _tubes(back, x=x, y=y, width=RIB_WIDTH) + 0.07 * _tubes(front, x=x, y=y, width=RIB_WIDTH * 1.2)
-    return tubes + 0.16 * _tubes(collar, x=x, y=y, width=0.024) + _spine(x, y)
+    tubes += 0.16 * _tubes(collar, x=x, y=y, width=0.024) + _spine(x, y)
+    return tubes
 
 
 def _back_rib(body: Body, *, number: int, side: int) -> Plane:

@@ -99,7 +99,7 @@ def _meta(technique: Technique) -> FileMetaDataset:
 def _stored(film: NDArray[np.float32], *, technique: Technique) -> Stored:
     """Integers that use the middle nine tenths of the range, as detectors do; turned round once per reason to."""
     top = 2**technique.bits_stored - 1
-    values = np.rint(top * (0.05 + 0.9 * film.astype(np.float64)))
+    values: NDArray[np.float64] = np.rint(top * (0.05 + 0.9 * film.astype(np.float64)))
     if technique.monochrome1 != (technique.slope < 0):
         values = top - values
     return values.astype(np.uint8) if technique.bits_stored <= 8 else values.astype(np.uint16)

@@ -56,7 +56,9 @@ class FilmPlan:
 
 
 def plan_series(count: int, *, seed: int) -> tuple[FilmPlan, ...]:
-    """Who is filmed how.  Techniques go round all syntaxes, bit depths and polarities; every split has patients from 18 films on."""
+    """Who is filmed how.  Techniques go round all syntaxes, bit depths and polarities; every split has patients from 18
+    films on.
+    """
     rng = np.random.default_rng([seed, 0])
     plans: list[FilmPlan] = []
     patient = 0
@@ -92,8 +94,8 @@ def draw_series(output: Path, *, count: int, seed: int, short_side: int = 640) -
     """
     if count < 1 or seed < 0 or short_side < SMALLEST_SIDE:
         raise LaunchError(
-            f"count {count}, seed {seed}, short side {short_side}: give at least 1 film, a seed of 0 or more, and a short "
-            f"side of at least {SMALLEST_SIDE} pixels."
+            f"count {count}, seed {seed}, short side {short_side}: give at least 1 film, a seed of 0 or more, and a "
+            f"short side of at least {SMALLEST_SIDE} pixels."
         )
     labels = output / "labels.csv"
     if labels.exists():

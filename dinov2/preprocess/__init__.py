@@ -1,1 +1,1 @@
-"""Film -> picture: read, polarity, resample, grey levels, a folder of PNGs with its manifest. Home of pydicom and SimpleITK."""
+"""Film -> picture: from a folder of radiographs to PNGs with a manifest. Home of pydicom and SimpleITK."""

@@ -1,6 +1,7 @@
 """Three channels -> one, where that can be done without loss, or where it was asked for.
 
-In: integers [H, W] or [H, W, C] from a decoder. Out: [H, W]. Many archives keep grey films as RGB; a capture with colours is something else.
+In: integers [H, W] or [H, W, C] from a decoder. Out: [H, W]. Many archives keep grey films as RGB; a capture with
+colours is something else.
 """
 
 from typing import Any, Literal
@@ -18,7 +19,8 @@ EQUAL_WITHIN = 2  # grey levels of 8-bit colour; a lossy codec separates equal c
 def grey(pixels: NDArray[Any], *, policy: Literal["reject", "luminance"]) -> tuple[NDArray[Any], bool]:
     """One channel [H, W], and whether channels that differ were reduced to their luminance.
 
-    A second or fourth channel is opacity and is left out. Raises DicomRejected (colour) where channels differ and `policy` is reject.
+    A second or fourth channel is opacity and is left out. Raises DicomRejected (colour) where channels differ and
+    `policy` is reject.
     """
     if pixels.ndim == 2:
         return pixels, False
@@ -32,7 +34,8 @@ def grey(pixels: NDArray[Any], *, policy: Literal["reject", "luminance"]) -> tup
         return pixels[:, :, 1], False
     if policy == "reject":
         raise DicomRejected(
-            "the channels differ, so this is a colour capture and no plain radiograph. Exclude it, or set decode.colour=luminance.",
+            "the channels differ, so this is a colour capture and no plain radiograph. Exclude it, or set "
+            "decode.colour=luminance.",
             reason=Reason.COLOUR,
         )
-    return rgb @ np.asarray(LUMINANCE, np.float32), True
+    return np.rint(rgb @ np.asarray(LUMINANCE, np.float32)).astype(pixels.dtype), True

@@ -1,7 +1,8 @@
 """A folder of films -> a folder of pictures with their manifest.
 
-In: a `Request`. Out: an outcome per file while it runs, then `images/`, `manifest.parquet` (and `.csv`), `rejected.csv` and a `Summary`. It never
-stops on one file; what is finished is not done again; the order of the rows is that of the input paths, whatever finished first.
+In: a `Request`. Out: an outcome per file while it runs, then `images/`, `manifest.parquet` (and `.csv`), `rejected.csv`
+and a `Summary`. It never stops on one file; what is finished is not done again; the order of the rows is that of the
+input paths, whatever finished first.
 """
 
 from collections import Counter
@@ -93,8 +94,8 @@ class Conversion:
         )
         if self.journal.entries and known.isdisjoint(self.journal.entries):
             raise LaunchError(
-                f"{shelf.root}: was made from other files than those in {request.input}. Give each input its own --output; "
-                "`dinov2 manifest merge` joins them."
+                f"{shelf.root}: was made from other files than those in {request.input}. Give each input its own "
+                "--output; `dinov2 manifest merge` joins them."
             )
         self.kept: dict[str, Source] = {}  # image id -> the input whose picture it is
         self.todo = self._unfinished()
@@ -122,14 +123,17 @@ class Conversion:
                 lost = Outcome(
                     self.names[task.relative],
                     reason=Reason.WORKER_DIED,
-                    message="the converting process died at this file (out of memory, or a fault in a decoder). Run again to retry it.",
+                    message="the converting process died at this file (out of memory, or a fault in a decoder). Run "
+                    "again to retry it.",
                 )
                 outcome = self._commit(by_relative[task.relative], answer or lost)
                 self.num_done += 1
                 yield outcome
 
     def finish(self) -> Summary:
-        """Write manifest and rejects for every input file, in the order of the paths.  Raises Dinov2Error where they cannot be written."""
+        """Write manifest and rejects for every input file, in the order of the paths.  Raises Dinov2Error where they
+        cannot be written.
+        """
         rows, rejects, num_unmatched = self._tables()
         root = self.shelf.root
         manifest = from_rows(rows, root=root)
@@ -195,11 +199,14 @@ class Conversion:
         return Flag.POLARITY_SUSPECT in flags.split(","), source.relative
 
     def _remove_former_picture(self, source: Source, *, outcome: Outcome) -> None:
-        """A changed file may have another identity now; what it left under the old one goes, unless another file owns it."""
+        """A changed file may have another identity now; what it left under the old one goes, unless another file owns
+        it.
+        """
         entry = self.journal.entries.get(outcome.name)
-        if entry and entry.outcome.row is not None and entry.outcome.image_id != outcome.image_id:
-            if self.kept.get(entry.outcome.image_id) in (None, source):
-                self._picture(entry.outcome).unlink(missing_ok=True)
+        if entry is None or entry.outcome.row is None or entry.outcome.image_id == outcome.image_id:
+            return
+        if self.kept.get(entry.outcome.image_id) in (None, source):
+            self._picture(entry.outcome).unlink(missing_ok=True)
 
     def _picture(self, outcome: Outcome) -> Path:
         return self.shelf.root / "images" / image_path(outcome.image_id)
@@ -212,7 +219,7 @@ class Conversion:
         for source in self.listing.sources:
             name = self.names[source.relative]
             outcome = self.journal.entries[name].outcome
-            shown = name if self.request.config.source_names == "hmac" else source.relative
+            shown = name if self.request.config.source_names == "hmac" else source.shown
             if outcome.row is None:
                 rejects.append({"file": shown, "reason": outcome.reason, "message": outcome.message})
                 continue
@@ -239,8 +246,8 @@ class Conversion:
 def open_conversion(request: Request) -> Iterator[Conversion]:
     """Check the whole request before the first file is touched, and hold the output folder until the block is left.
 
-    Raises ManifestError (nothing to convert, a table that fits no file), LaunchError (the output belongs to something else),
-    Dinov2Error (it cannot be written, no key).
+    Raises ManifestError (nothing to convert, a table that fits no file), LaunchError (the output belongs to something
+    else), Dinov2Error (it cannot be written, no key).
     """
     listing = list_sources(request.input, output=request.output)
     table = read_table(request.table) if request.table else None
@@ -262,5 +269,6 @@ def _duplicate(outcome: Outcome) -> Outcome:
         outcome,
         row=None,
         reason=Reason.DUPLICATE_UID,
-        message=f"(0008,0018) SOP Instance UID is that of the film kept as {outcome.image_id}. Remove one of them if they differ.",
+        message=f"(0008,0018) SOP Instance UID is that of the film kept as {outcome.image_id}. Remove one of them "
+        "if they differ.",
     )

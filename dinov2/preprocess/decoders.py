@@ -1,8 +1,8 @@
 """Stored pixels out of a DICOM data set, by decoders pinned per transfer syntax.
 
-In: a pydicom data set with its pixel data. Out: integers [H, W] or [H, W, 3], of the first frame. pydicom alone would try whatever is
-installed in its own order; some decoders return garbage rows from a cut stream without a word, so the order is fixed here and a
-stream that does not end in its end marker is not decoded at all.
+In: a pydicom data set with its pixel data. Out: integers [H, W] or [H, W, 3], of the first frame. pydicom alone would
+try whatever is installed in its own order; some decoders return garbage rows from a cut stream without a word, so the
+order is fixed here and a stream that does not end in its end marker is not decoded at all.
 """
 
 import warnings
@@ -66,7 +66,8 @@ def decode(dataset: Dataset, *, num_frames: int) -> NDArray[Any]:
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax not in DECODERS:
         raise DicomRejected(
-            f"(0002,0010) Transfer Syntax {UID(syntax).name if UID(syntax).is_transfer_syntax else 'unknown'} is not supported. "
+            f"(0002,0010) Transfer Syntax {UID(syntax).name if UID(syntax).is_transfer_syntax else 'unknown'} is "
+            "not supported. "
             "Transcode the file, for example to Explicit VR Little Endian.",
             reason=Reason.UNSUPPORTED,
         )
@@ -101,7 +102,8 @@ def _decode_native(dataset: Dataset) -> NDArray[Any]:
                 reason=Reason.TRUNCATED,
             ) from error
         raise DicomRejected(
-            f"(7FE0,0010) Pixel Data cannot be unpacked ({type(error).__name__}). Check Rows, Columns and Bits Allocated.",
+            f"(7FE0,0010) Pixel Data cannot be unpacked ({type(error).__name__}). Check Rows, Columns and Bits "
+            "Allocated.",
             reason=Reason.UNDECODABLE,
         ) from error
 
@@ -130,7 +132,8 @@ def _check_end(dataset: Dataset, *, syntax: UID, num_frames: int) -> None:
         body = body.rstrip(b"\xff") if body.rstrip(b"\xff").endswith(END_OF_STREAM) else body
     if not body.endswith(END_OF_STREAM) or len(stream) - len(body) > TRAILING_BYTES:
         raise DicomRejected(
-            "(7FE0,0010) Pixel Data: the compressed stream does not end in its end marker. Fetch the file again from its archive.",
+            "(7FE0,0010) Pixel Data: the compressed stream does not end in its end marker. Fetch the file again "
+            "from its archive.",
             reason=Reason.TRUNCATED,
         )
 
@@ -141,6 +144,7 @@ def _check_rle(stream: bytes, *, dataset: Dataset) -> None:
     expected = int(dataset.get("SamplesPerPixel", 1)) * -(-int(dataset.BitsAllocated) // 8)
     if len(header) < 16 or header[0] != expected or int(header[1 : 1 + expected].max(initial=0)) >= len(stream):
         raise DicomRejected(
-            "(7FE0,0010) Pixel Data: the RLE header announces segments that are not there. Fetch the file again from its archive.",
+            "(7FE0,0010) Pixel Data: the RLE header announces segments that are not there. Fetch the file again "
+            "from its archive.",
             reason=Reason.TRUNCATED,
         )

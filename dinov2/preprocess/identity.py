@@ -1,7 +1,8 @@
 """Names that say nothing: HMACs of identities under a secret key.
 
-In: a key file. Out: an `Identity` that turns UIDs, patient ids and paths into 16 hexadecimal digits. The same key gives the same names, so films
-of one patient stay together over several conversions that share a `--key-file`; without the key nobody can try a list of names.
+In: a key file. Out: an `Identity` that turns UIDs, patient ids and paths into 16 hexadecimal digits. The same key gives
+the same names, so films of one patient stay together over several conversions that share a `--key-file`; without the
+key nobody can try a list of names.
 """
 
 import hashlib
@@ -46,11 +47,13 @@ def read_or_create(path: Path, *, create: bool) -> Identity:
         key = path.read_bytes().strip()
     except OSError as error:
         raise Dinov2Error(
-            f"{path}: the key file cannot be read ({error.strerror}). Make one: head -c 32 /dev/urandom | xxd -p -c 64 > {path}"
+            f"{path}: the key file cannot be read ({error.strerror}). Make one: head -c 32 /dev/urandom | xxd -p -c "
+            f"64 > {path}"
         ) from error
     if len(key) < 16:
         raise Dinov2Error(
-            f"{path}: the key has {len(key)} bytes; at least 16 are needed. Make one: head -c 32 /dev/urandom | xxd -p -c 64 > {path}"
+            f"{path}: the key has {len(key)} bytes; at least 16 are needed. Make one: head -c 32 /dev/urandom | xxd "
+            f"-p -c 64 > {path}"
         )
     return Identity(key)
 

@@ -1,7 +1,8 @@
 """What is done already: a line per input file, so that an interrupted conversion continues where it stopped.
 
-In: the state folder of an output. Out: a `Journal` that knows finished inputs by (name, size, time of change). The settings are checked once for
-the whole folder by `shelf`. The last line of a name counts; a last line that was cut is ignored.
+In: the state folder of an output. Out: a `Journal` that knows finished inputs by (name, size, time of change). The
+settings are checked once for the whole folder by `shelf`. The last line of a name counts; a last line that was cut is
+ignored.
 """
 
 import json

@@ -23,15 +23,19 @@ def before_resampling(film: Film, *, config: Intensity) -> Film:
     return equalise(film) if config.mapping == "equalise" else film
 
 
-def to_grey(film: Film, *, config: Intensity) -> NDArray[np.uint8]:
-    """Grey levels 0..255 of the resampled film: levels are taken here, after resizing, so that they are used to the last one.
+def to_grey(film: Film, *, config: Intensity, padding: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+    """Grey levels 0..255 of the resampled film: levels are taken here, after resizing, so that they are used to the
+    last one.
 
-    Raises DicomRejected (constant).
+    Where `padding` is True nothing was filmed: it sets no level and is black. Raises DicomRejected (constant).
     """
-    low, high = _levels(film, config=config)
+    inside = film if padding is None else film[~padding]
+    low, high = _levels(inside, config=config) if inside.size else (0.0, 0.0)
     if not high > low:
         raise DicomRejected("all pixels of the film have one value. Exclude it.", reason=Reason.CONSTANT)
     levels = np.clip((film.astype(np.float64) - low) * (WHITE / (high - low)), 0, WHITE)
+    if padding is not None:
+        levels[padding] = 0
     return (np.rint(levels) if config.rounding == "nearest" else np.floor(levels)).astype(np.uint8)
 
 
@@ -48,8 +52,8 @@ def _levels(film: Film, *, config: Intensity) -> tuple[float, float]:
 def equalise(film: Film) -> Film:
     """Histogram equalisation of the film's 256 levels: [H, W] -> [H, W] with values 0..255.
 
-    Levels are cut down to integers as MIMIC-CXR-JPG describes; level v becomes 255 (C(v) - C0) / (n - C0) where C counts the pixels up to
-    v, C0 those of the lowest level and n all of them. A constant film is returned as it is.
+    Levels are cut down to integers as MIMIC-CXR-JPG describes; level v becomes 255 (C(v) - C0) / (n - C0) where C
+    counts the pixels up to v, C0 those of the lowest level and n all of them. A constant film is returned as it is.
     """
     low, high = float(film.min()), float(film.max())
     if not high > low:

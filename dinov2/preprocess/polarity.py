@@ -1,6 +1,7 @@
 """Polarity, right exactly once: bones bright, air dark.
 
-In: a `Radiograph`, which states its polarity. Out: a film where larger is brighter; and whether a finished picture looks like a negative.
+In: a `Radiograph`, which states its polarity. Out: a film where larger is brighter; and whether a finished picture
+looks like a negative.
 """
 
 import numpy as np
@@ -30,9 +31,11 @@ def upright(film: Radiograph) -> Film:
 
 
 def likeness(picture: NDArray[np.uint8]) -> float:
-    """Correlation, -1 .. 1, of a picture with a coarse drawing of a frontal chest film: spine and abdomen bright, lungs and upper corners dark.
+    """Correlation, -1 .. 1, of a picture with a coarse drawing of a frontal chest film: spine and abdomen bright, lungs
+    and upper corners dark.
 
-    Below 0 the picture looks like a negative. It says little about lateral films, and nothing about other parts of the body.
+    Below 0 the picture looks like a negative. It says little about lateral films, and nothing about other parts of the
+    body.
     """
     small = np.asarray(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
     if small.std() == 0:

@@ -1,15 +1,18 @@
 """Many files, some processes, answers in order; a process that dies costs the file it was at.
 
-In: tasks, and a function for one of them. Out: (task, answer) pairs in the order of the tasks; the answer is None where the worker died.
+In: tasks, and a function for one of them. Out: (task, answer) pairs in the order of the tasks; the answer is None where
+the worker died.
 """
 
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -55,9 +58,23 @@ def run_ordered(function: Callable[[T], R], tasks: Iterable[T], *, num_workers: 
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[T], R], task: T) -> Future[R] | None:
     try:
-        return pool.submit(function, task)
+        with _deaf():
+            return pool.submit(function, task)
     except BrokenProcessPool:
         return None
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """No Ctrl-C while a process may be started: it inherits deafness, and is not torn out of its first imports."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _one_by_one(function: Callable[[T], R], suspects: list[tuple[T, Future[R] | None]]) -> Iterator[tuple[T, R | None]]:
@@ -69,7 +86,9 @@ def _one_by_one(function: Callable[[T], R], suspects: list[tuple[T, Future[R] | 
             continue
         with _new_pool(1) as alone:
             try:
-                answer: R | None = alone.submit(function, task).result()
+                with _deaf():
+                    retried = alone.submit(function, task)
+                answer: R | None = retried.result()
             except BrokenProcessPool:
                 answer = None
         yield task, answer

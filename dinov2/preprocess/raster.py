@@ -1,6 +1,7 @@
 """A PNG, JPEG or TIFF file -> its header, then its film. The only reader of rasters in this room; Pillow decodes.
 
-In: a path. Out: `Header` and `Radiograph`, MONOCHROME2 by nature (a TIFF may say otherwise). 8 and 16 bits keep their values.
+In: a path. Out: `Header` and `Radiograph`, MONOCHROME2 by nature (a TIFF may say otherwise). 8 and 16 bits keep their
+values.
 """
 
 from pathlib import Path

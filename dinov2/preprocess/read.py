@@ -1,7 +1,8 @@
 """A DICOM file -> its header, then its film.
 
-In: a path. Out: `Header` without touching pixels, and `Radiograph` after decoding, modality LUT or rescale, and VOI where asked for.
-Messages name the tag, never the file nor an element's free text: they are written into `rejected.csv` beside the file's own column.
+In: a path. Out: `Header` without touching pixels, and `Radiograph` after decoding, modality LUT or rescale, and VOI
+where asked for. Messages name the tag, never the file nor an element's free text: they are written into `rejected.csv`
+beside the file's own column.
 """
 
 import warnings
@@ -38,8 +39,9 @@ def read_header(path: Path) -> Header:
 def read_dicom(path: Path, *, policy: Decode) -> Radiograph:
     """The film of a DICOM file: [H, W] float32 in modality units (after VOI: display units).
 
-    Order of operations: PS3.3 C.11.1 (modality), then C.11.2 (VOI). Polarity is only stated here; `polarity` applies it, once.
-    Raises DicomRejected: the reasons of `read_header`, and no_pixels, multi_frame, colour, unsupported, truncated, undecodable.
+    Order of operations: PS3.3 C.11.1 (modality), then C.11.2 (VOI). Polarity is only stated here; `polarity` applies
+    it, once. Raises DicomRejected: the reasons of `read_header`, and no_pixels, multi_frame, colour, unsupported,
+    truncated, undecodable.
     """
     dataset = _open(path, pixels=True)
     header = _header_of(dataset)
@@ -164,7 +166,8 @@ def _check_pixels(dataset: Dataset, *, header: Header, policy: Decode) -> None:
     photometric = _code(dataset, "PhotometricInterpretation")
     if photometric not in PHOTOMETRIC:
         raise DicomRejected(
-            f"(0028,0004) Photometric Interpretation is {photometric[:16]!r}; expected MONOCHROME1 or MONOCHROME2. Exclude the file.",
+            f"(0028,0004) Photometric Interpretation is {photometric[:16]!r}; expected MONOCHROME1 or MONOCHROME2. "
+            "Exclude the file.",
             reason=Reason.UNSUPPORTED,
         )
     if header.num_frames > 1 and policy.multi_frame == "reject":
@@ -214,13 +217,16 @@ def _voi(values: NDArray[Any], *, dataset: Dataset) -> NDArray[Any]:
         return np.asarray(apply_voi_lut(integral if np.array_equal(integral, values) else values, dataset))
     except Exception as error:
         raise DicomRejected(
-            "(0028,3010) VOI LUT or (0028,1050) Window Center cannot be applied. Check the header, or set decode.voi=false.",
+            "(0028,3010) VOI LUT or (0028,1050) Window Center cannot be applied. Check the header, or set "
+            "decode.voi=false.",
             reason=Reason.BAD_HEADER,
         ) from error
 
 
 def _larger_is_darker(dataset: Dataset) -> bool:
-    """MONOCHROME1 and PresentationLUTShape INVERSE say the same one thing (PS3.3 C.8.11.3.1.2); both together are not two inversions."""
+    """MONOCHROME1 and PresentationLUTShape INVERSE say the same one thing (PS3.3 C.8.11.3.1.2); both together are not
+    two inversions.
+    """
     return (
         _code(dataset, "PhotometricInterpretation") == "MONOCHROME1"
         or _code(dataset, "PresentationLUTShape") == "INVERSE"
@@ -228,7 +234,9 @@ def _larger_is_darker(dataset: Dataset) -> bool:
 
 
 def _padding(stored: NDArray[Any], *, dataset: Dataset) -> NDArray[np.bool_] | None:
-    """Pixels that are padding, by stored value (PS3.3 C.7.5.1.1.2); None where the file states none or no pixel has it."""
+    """Pixels that are padding, by stored value (PS3.3 C.7.5.1.1.2); None where the file states none,
+    or no pixel has it.
+    """
     value = dataset.get("PixelPaddingValue")
     if not isinstance(value, int):
         return None

@@ -1,10 +1,12 @@
 """Size of the picture: cubic B-spline of SimpleITK on half-pixel-centred grids. The home of SimpleITK.
 
-In: a float32 film [H, W]. Out: a float32 film with the wanted short side. One thread: many films are converted at once, one per process.
+In: a float32 film [H, W]. Out: a float32 film with the wanted short side. One thread: many films are converted at once,
+one per process.
 """
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from dinov2.preprocess.radiograph import Film
 
@@ -17,13 +19,21 @@ def target_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
     )  # type: ignore[return-value]
 
 
+def resample_mask(mask: NDArray[np.bool_], *, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """[H, W] -> [h, w] bool: for every pixel of the result, the one of the mask that its centre falls into."""
+    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for old, new in zip(mask.shape, size, strict=True))
+    taken: NDArray[np.bool_] = mask[np.ix_(rows, columns)]
+    return taken
+
+
 def resample(film: Film, *, short_side: int) -> Film:
     """[H, W] -> [h, w] float32, min(h, w) = short_side, aspect kept.
 
-    Pixel i of an axis covers [i, i+1); output pixel j is taken at (j + 0.5) * n_in / n_out - 0.5, so both grids cover the same area.
-    Without that shift SimpleITK would sample the corner-aligned grid: half an output pixel off, and the default value 0 in the last rows
-    and columns when upsampling. Positions up to half a pixel outside the first and last centres still lie inside the image as ITK
-    sees it and are extrapolated by the mirrored spline. There is no low-pass: that is the look of the published encoders' pictures.
+    Pixel i of an axis covers [i, i+1); output pixel j is taken at (j + 0.5) * n_in / n_out - 0.5, so both grids cover
+    the same area. Without that shift SimpleITK would sample the corner-aligned grid: half an output pixel off, and the
+    default value 0 in the last rows and columns when upsampling. Positions up to half a pixel outside the first and
+    last centres still lie inside the image as ITK sees it and are extrapolated by the mirrored spline. There is no
+    low-pass: that is the look of the published encoders' pictures.
     """
     height, width = film.shape
     new_height, new_width = target_size(height, width, short_side=short_side)

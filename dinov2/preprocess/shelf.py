@@ -1,7 +1,7 @@
 """The output folder: what lies where, whose it is, and that one command at a time writes to it.
 
-In: the folder, the configuration, a key file. Out: an open `Shelf`. Layout: `images/`, `manifest.parquet`, `rejected.csv`, `.id_key`, and `.preprocess/` with
-the journal, the settings and pictures that are not finished.
+In: the folder, the configuration, a key file. Out: an open `Shelf`. Layout: `images/`, `manifest.parquet`,
+`rejected.csv`, `.id_key`, and `.preprocess/` with the journal, the settings and pictures that are not finished.
 """
 
 import csv
@@ -45,8 +45,8 @@ class Shelf:
 def open_shelf(root: Path, *, config: PreprocessConfig, key_file: Path | None) -> Iterator[Shelf]:
     """Make or reopen the folder, and hold it alone.
 
-    Raises LaunchError where another command is writing there, or the folder was made with other settings or another key; Dinov2Error
-    where it cannot be written.
+    Raises LaunchError where another command is writing there, or the folder was made with other settings or another
+    key; Dinov2Error where it cannot be written.
     """
     with writing(root):
         (root / ".preprocess").mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,8 @@ def open_shelf(root: Path, *, config: PreprocessConfig, key_file: Path | None) -
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise LaunchError(
-                f"{root}: another `dinov2 preprocess` is writing there. Wait until it has ended, or give another --output."
+                f"{root}: another `dinov2 preprocess` is writing there. Wait until it has ended, or give another "
+                "--output."
             ) from error
         with writing(root):
             identity = read_or_create(key_file or root / ".id_key", create=key_file is None)
@@ -75,7 +76,8 @@ def writing(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise Dinov2Error(
-            f"{error.filename or root}: cannot be written ({error.strerror or error}). Free some space or mend the permissions, then run the same "
+            f"{error.filename or root}: cannot be written ({error.strerror or error}). Free some space or mend the "
+            "permissions, then run the same "
             "command again: finished pictures are kept and not done twice."
         ) from error
 
@@ -109,11 +111,13 @@ def _check_settings(shelf: Shelf, *, config: PreprocessConfig) -> None:
         return
     if "key" in changed:
         raise LaunchError(
-            f"{shelf.root}: its pictures are named under another key. Give the same --key-file as before, or another --output."
+            f"{shelf.root}: its pictures are named under another key. Give the same --key-file as before, or "
+            "another --output."
         )
     listed = "; ".join(f"{key} was {theirs.get(key)!r} and is now {ours.get(key)!r}" for key in changed)
     raise LaunchError(
-        f"{shelf.root}: was made with other settings: {listed}. Give another --output, or remove this one to make it anew."
+        f"{shelf.root}: was made with other settings: {listed}. Give another --output, or remove this one to make "
+        "it anew."
     )
 
 

@@ -1,7 +1,7 @@
 """Which files of the input folder are looked at.
 
-In: a folder or one file. Out: `Source`s in the order of their relative paths. DICOM files often carry no suffix, so everything is looked at except
-hidden files and suffixes that are never a picture.
+In: a folder or one file. Out: `Source`s in the order of their relative paths. DICOM files often carry no suffix, so
+everything is looked at except hidden files and suffixes that are never a picture.
 """
 
 import os
@@ -64,6 +64,11 @@ class Source:
     relative: str  # with forward slashes
     size: int
     mtime_ns: int
+
+    @property
+    def shown(self) -> str:
+        """The relative path as text: bytes of a name that are no UTF-8 become the replacement character."""
+        return self.relative.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What a table knows of the films: patient, view, split, labels, joined to the input files by path.
 
-In: a CSV with a column that names files. Out: a `FilmTable` that gives the row of an input file. A file matches the row with its relative path, or
-the row of which one path is the other's ending: `hannover/a.png` in the table and `a.png` in the input, or the other way round.
+In: a CSV with a column that names files. Out: a `FilmTable` that gives the row of an input file. A file matches the row
+with its relative path, or the row of which one path is the other's ending: `hannover/a.png` in the table and `a.png` in
+the input, or the other way round.
 """
 
 from collections import defaultdict
@@ -59,7 +60,8 @@ def read_table(path: Path) -> FilmTable:
     file_column = next((name for name in names if name.lower() in FILE_COLUMNS), None)
     if file_column is None:
         raise ManifestError(
-            f"{path}: no column names the files; expected one of {', '.join(FILE_COLUMNS)}. Columns present: {', '.join(names)}."
+            f"{path}: no column names the files; expected one of {', '.join(FILE_COLUMNS)}. Columns present: "
+            f"{', '.join(names)}."
         )
     text = {name: pa.string() for name in names if name == file_column or standard[name] in TAKEN}
     try:

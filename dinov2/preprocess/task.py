@@ -1,7 +1,7 @@
 """One file -> one picture, in a worker process. Nothing that happens to one file is seen by another.
 
-In: a `Task` (path, where to write). Out: an `Outcome`, which is plain data: a picture under a partial name with its manifest row, or a reason.
-Exceptions are turned into reasons here; only a disk that takes nothing more is raised.
+In: a `Task` (path, where to write). Out: an `Outcome`, which is plain data: a picture under a partial name with its
+manifest row, or a reason. Exceptions are turned into reasons here; only a disk that takes nothing more is raised.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from dinov2.preprocess.identity import Identity
 from dinov2.preprocess.polarity import likeness, upright
 from dinov2.preprocess.radiograph import Header, Radiograph
 from dinov2.preprocess.reasons import Flag, Reason
-from dinov2.preprocess.resample import resample
+from dinov2.preprocess.resample import resample, resample_mask
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def convert_file(task: Task) -> Outcome:
         return Outcome(
             name,
             reason=Reason.UNREADABLE,
-            message=f"the file cannot be opened ({error.strerror}). Correct its permissions or copy it again.",
+            message=f"the file cannot be read ({error.strerror or 'damaged'}). Mend its permissions or copy it again.",
         )
     except Exception as error:  # a damaged file met code that did not expect it: that file is lost, the run is not
         return Outcome(
@@ -97,7 +97,9 @@ def read_film(path: Path, *, config: PreprocessConfig) -> tuple[Radiograph, tupl
 def to_picture(film: Radiograph, *, config: PreprocessConfig) -> NDArray[np.uint8]:
     """Grey levels uint8 [h, w] of a film.  Raises DicomRejected (constant)."""
     values = picture.before_resampling(upright(film), config=config.intensity)
-    return picture.to_grey(resample(values, short_side=config.resample.short_side), config=config.intensity)
+    resized = resample(values, short_side=config.resample.short_side)
+    padding = None if film.padding is None else resample_mask(film.padding, size=resized.shape)
+    return picture.to_grey(resized, config=config.intensity, padding=padding)
 
 
 def image_path(image_id: str) -> str:
