@@ -2,6 +2,7 @@
 
 import argparse
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,9 +83,9 @@ def _convert(conversion: "Conversion") -> None:
     if conversion.num_done:
         stdout.print(f"{conversion.num_done} of {conversion.num_files} files were done before.")
     counts: Counter[str] = Counter()
-    with progress_bar() as bar:
+    with progress_bar() as bar, closing(conversion.run()) as outcomes:
         line = bar.add_task("films", total=conversion.num_files, completed=conversion.num_done, status="")
-        for outcome in conversion.run():
+        for outcome in outcomes:
             counts[outcome.reason or "pictures"] += 1
             bar.update(line, advance=1, status=", ".join(f"{count} {name}" for name, count in counts.most_common(4)))
 

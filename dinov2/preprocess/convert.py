@@ -6,7 +6,7 @@ input paths, whatever finished first.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,7 +102,7 @@ class Conversion:
         self.num_files = len(listing.sources)
         self.num_done = self.num_files - len(self.todo)
 
-    def run(self) -> Iterator[Outcome]:
+    def run(self) -> Generator[Outcome, None, None]:
         """An outcome per unfinished file, committed before it is yielded.
 
         Raises Dinov2Error where the output takes nothing more. Leaving early (Ctrl-C too) keeps all that was yielded.

@@ -21,7 +21,9 @@ def target_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
 
 def resample_mask(mask: NDArray[np.bool_], *, size: tuple[int, int]) -> NDArray[np.bool_]:
     """[H, W] -> [h, w] bool: for every pixel of the result, the one of the mask that its centre falls into."""
-    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for old, new in zip(mask.shape, size, strict=True))
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int) for old, new in zip(mask.shape, size, strict=True)
+    )
     taken: NDArray[np.bool_] = mask[np.ix_(rows, columns)]
     return taken
 

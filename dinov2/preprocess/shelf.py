@@ -65,8 +65,10 @@ def open_shelf(root: Path, *, config: PreprocessConfig, key_file: Path | None) -
             _check_settings(shelf, config=config)
             shutil.rmtree(shelf.partial, ignore_errors=True)
             shelf.partial.mkdir()
-        yield shelf
-        shutil.rmtree(shelf.partial, ignore_errors=True)
+        try:
+            yield shelf
+        finally:
+            shutil.rmtree(shelf.partial, ignore_errors=True)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from dinov2.train.build import load_initial_weights
 from dinov2.train.events import Ended, Event, Exported, Message, Saved
 from dinov2.train.records import open_records
 from dinov2.train.resume import compare_configs
-from dinov2.train.run import Run, build_run, facts_of, micro_batches, restore
+from dinov2.train.run import Run, build_run, facts_of, micro_batches, num_workers, restore
 from dinov2.train.run_folder import RunFolder
 from dinov2.train.seeds import step_seed
 from dinov2.train.signals import StopRequest
@@ -71,6 +71,9 @@ def _announce(this: Run) -> Iterator[Message]:
         text=f"{this.schedule.total_steps:,} steps of {this.global_batch} pictures: {passes:.1f} passes over the data; "
         f"peak learning rate {this.schedule.peak_lr:.3g}"
     )
+    if (workers := num_workers(this.config)) < this.config.train.num_workers:
+        asked = this.config.train.num_workers
+        yield Message(text=f"train.num_workers={asked}: {workers} are started, one per core that this process may use")
 
 
 def _train(this: Run, *, stop: StopRequest) -> Iterator[Event]:

@@ -3,6 +3,7 @@
 In: `Config`, `World`, `RunFolder`. Out: a `Run`, ready for its next step.
 """
 
+import os
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,6 +50,11 @@ class Run:
 def global_batch(config: Config, *, world: World) -> int:
     """Pictures per optimiser step over all ranks and micro-batches."""
     return config.train.batch_size_per_gpu * world.size * config.runtime.gradient_accumulation_steps
+
+
+def num_workers(config: Config) -> int:
+    """Loader processes: as configured, but no more than the cores this process may use."""
+    return min(config.train.num_workers, len(os.sched_getaffinity(0)))
 
 
 def build_run(config: Config, *, world: World, folder: RunFolder, pictures: Manifest, store: CheckpointStore) -> Run:
@@ -108,7 +114,7 @@ def micro_batches(this: Run) -> Generator[Batch]:
         num_ranks=this.world.size,
         first_batch=-(-this.position // per_batch),
         num_batches=(this.schedule.total_steps - this.step) * config.runtime.gradient_accumulation_steps,
-        num_workers=config.train.num_workers,
+        num_workers=num_workers(config),
         prefetch_batches=config.data.prefetch_batches,
         pin_memory=this.world.device.type == "cuda",
     )

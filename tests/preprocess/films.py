@@ -19,6 +19,7 @@ CXR = Path(os.environ.get("DINOV2_CXR_DIR", Path(__file__).parents[3] / "shared"
 needs_radiographs = pytest.mark.skipif(
     not (CXR / "dicom").is_dir(), reason=f"no real radiographs at {CXR}; set DINOV2_CXR_DIR"
 )
+PLAIN = Technique()
 PATIENT = "PHANTOM-SECRET-4711"
 
 
@@ -26,7 +27,7 @@ def film(seed: int = 0, short_side: int = 160) -> np.ndarray:
     return render(draw_body(np.random.default_rng(seed), view="PA", findings=Findings()), short_side=short_side).film
 
 
-def write_phantom(path: Path, *, number: int = 0, seed: int = 0, technique: Technique = Technique(), **tags) -> Path:
+def write_phantom(path: Path, *, number: int = 0, seed: int = 0, technique: Technique = PLAIN, **tags) -> Path:
     """A DICOM file; `tags` are written over what the phantom room says, None removes one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     who = Identification(series="tests", patient=PATIENT, number=number, view="PA")

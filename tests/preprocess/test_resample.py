@@ -51,7 +51,9 @@ def test_resampling_to_the_same_size_changes_nothing():
 def test_resampling_commutes_with_turning_and_mirroring():
     source = noise(120, 150)
     assert np.allclose(resample(source.T.copy(), short_side=64), resample(source, short_side=64).T, atol=1e-2)
-    assert np.allclose(resample(source[:, ::-1].copy(), short_side=64), resample(source, short_side=64)[:, ::-1], atol=1e-2)
+    assert np.allclose(
+        resample(source[:, ::-1].copy(), short_side=64), resample(source, short_side=64)[:, ::-1], atol=1e-2
+    )
 
 
 def test_the_short_side_is_exact_and_the_long_side_is_rounded():
