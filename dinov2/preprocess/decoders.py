@@ -140,9 +140,9 @@ def _check_end(dataset: Dataset, *, syntax: UID, num_frames: int) -> None:
 
 def _check_rle(stream: bytes, *, dataset: Dataset) -> None:
     """The segments that the RLE header announces lie inside the stream (DICOM PS3.5 G.5)."""
-    header = np.frombuffer(stream[:64], dtype="<u4")
+    header = np.frombuffer(stream[:64].ljust(64, b"\0"), dtype="<u4")
     expected = int(dataset.get("SamplesPerPixel", 1)) * -(-int(dataset.BitsAllocated) // 8)
-    if len(header) < 16 or header[0] != expected or int(header[1 : 1 + expected].max(initial=0)) >= len(stream):
+    if header[0] != expected or int(header[1 : 1 + expected].max(initial=0)) >= len(stream):
         raise DicomRejected(
             "(7FE0,0010) Pixel Data: the RLE header announces segments that are not there. Fetch the file again "
             "from its archive.",

@@ -202,7 +202,7 @@ def test_equal_channels_are_grey_and_others_are_refused_or_reduced_as_asked(tmp_
 
 
 @pytest.mark.parametrize("syntax", ENCAPSULATED, ids=lambda syntax: syntax.name)
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("padded", [False, True])
 def test_a_cut_stream_is_refused_even_where_zeros_fill_it_up(tmp_path, syntax, share, padded):
     path = write_phantom(tmp_path / "a.dcm", technique=Technique(syntax=syntax))
