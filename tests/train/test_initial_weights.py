@@ -24,7 +24,7 @@ def dump_of_another_run(folder: Path, *words: str) -> tuple[Networks, Path]:
     """A full teacher dump, as the public trainer writes it."""
     source, _ = made(*words, seed=1)
     path = folder / "teacher_checkpoint.pth"
-    torch.save({"teacher": {name: value for name, value in source.teacher.state_dict().items()}}, path)
+    torch.save({"teacher": dict(source.teacher.state_dict())}, path)
     return source, path
 
 
@@ -66,8 +66,9 @@ def test_heads_come_from_files_of_their_own(tmp_path: Path) -> None:
     source, _ = dump_of_another_run(tmp_path)
     head = tmp_path / "dino_head.safetensors"
     save_file(dict(source.teacher["dino_head"].state_dict()), head)
-    networks, config = made(f"init_from.dino_head={head}", f"init_from.ibot_head={head}", "ibot.separate_head=true",
-                            "ibot.head_n_prototypes=48", "ibot.head_hidden_dim=32", "ibot.head_bottleneck_dim=16")  # fmt: skip
+    sizes = [f"ibot.head_{name}" for name in ("n_prototypes=48", "hidden_dim=32", "bottleneck_dim=16")]
+    words = [f"init_from.dino_head={head}", f"init_from.ibot_head={head}", "ibot.separate_head=true", *sizes]
+    networks, config = made(*words)
     list(load_initial_weights(networks, config, world=WORLD))
     for name in ("dino_head", "ibot_head"):
         for key, value in source.teacher["dino_head"].state_dict().items():
