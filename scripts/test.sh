@@ -12,4 +12,5 @@ mypy
 echo "== import contracts"
 lint-imports
 echo "== pytest"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # a core per test process; threads of their own would only get in each other's way
 pytest --numprocesses "${DINOV2_TEST_PROCESSES:-2}" "$@"

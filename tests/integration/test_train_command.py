@@ -242,3 +242,9 @@ def test_a_few_unreadable_pictures_are_replaced_counted_and_logged(config: Path,
     finish(command(*train_words(config, folder, run, "data.max_unreadable_share=0.1")))
     assert metrics(run)[-1]["unreadable_files"] == 1
     assert "film_03.png" in (run / "logs" / "train.log").read_text()
+
+
+def test_an_export_into_a_folder_with_files_is_refused(whole_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("")
+    done = finish(command("export", "--checkpoint", str(whole_run), "--output-dir", str(tmp_path)), code=2)
+    assert "exists and is not empty" in done.stderr
