@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-size", type=int, default=98, help="pixels")
     parser.add_argument("--local-crops", type=int, default=8)
     parser.add_argument("--prototypes", type=int, default=8192)
-    parser.add_argument("--steps", type=int, default=5, help=f"measured steps, after {NUM_WARM_UP} that are not")
+    parser.add_argument("--steps", type=int, default=3, help=f"measured steps, after {NUM_WARM_UP} that are not")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
 
@@ -61,7 +61,7 @@ def table(result: dict[str, Any]) -> Table:
     machine = result["machine"]
     title = f"training step on {machine['device']}, {machine['threads']} threads, torch {machine['torch']}"
     shown = Table(title=title)
-    headings = ("precision", "form", "s/step", "img/s", "TFLOP", "matrix GFLOP/s", "share", "peak GiB", "speed-up")
+    headings = ("format", "form", "s/step", "img/s", "TFLOP", "GFLOP/s", "share", "GiB", "speed-up")
     for column in headings:
         shown.add_column(column, justify="right", no_wrap=True)
     for row in result["rows"]:
