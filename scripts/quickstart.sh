@@ -38,6 +38,7 @@ Done. Where to look:
   $OUT/crops.png                   crops and masks, as drawn during training
   $OUT/run/training_metrics.json   a line per logged step
   $OUT/run/exports/$STEP/           backbone.safetensors, dino_head.safetensors, backbone_card.json
+First:    source $VENV/bin/activate        (the dinov2 command and its Python)
 Load it:  python -c "import dinov2; print(dinov2.load_backbone('$OUT/run/exports/$STEP'))"
 Next:     dinov2 train --config-file vitb14_cxr --output-dir runs/b14 train.dataset_path=$OUT/pictures/manifest.parquet
           (needs GPUs; this was a demonstration of the way, not a useful backbone)
