@@ -4,15 +4,20 @@
 #   bash scripts/quickstart.sh DIR             your own DICOM, PNG, JPEG or TIFF files
 #   bash scripts/quickstart.sh DIR OUT         results in OUT instead of quickstart_run; any further a.b=c words are settings
 set -euo pipefail
-HERE="$(pwd)"
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source scripts/environment.sh
-
 FILMS="${1:-}"
 OUT="${2:-quickstart_run}"
-if [ -n "$FILMS" ]; then FILMS="$(cd "$HERE" && realpath -- "$FILMS")"; fi
-if [ $# -ge 2 ]; then OUT="$(cd "$HERE" && realpath -m -- "$OUT")"; fi
 SETTINGS=("${@:3}")
+if [ -n "$FILMS" ]; then
+    if [ ! -e "$FILMS" ]; then
+        echo "quickstart: $FILMS: no such folder. Give the folder that holds your films." >&2
+        exit 2
+    fi
+    FILMS="$(realpath -- "$FILMS")"
+fi
+if [ $# -ge 2 ]; then OUT="$(realpath -m -- "$OUT")"; fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/environment.sh
+set_up_environment
 
 TABLE=()
 if [ -z "$FILMS" ]; then

@@ -2,7 +2,8 @@
 # Sets everything up and runs every check: format, lint, types, import contracts, tests.  bash scripts/test.sh [pytest words]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source scripts/environment.sh test
+source scripts/environment.sh
+set_up_environment test
 
 echo "== ruff"
 ruff format --check .
