@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,3 +91,37 @@ def updated_center(center: Tensor, logits: Tensor, *, momentum: float, reduction
     sums, num_samples = total[:-1], total[-1]
     moved = center * momentum + (sums / num_samples.clamp(min=1.0)) * (1 - momentum)
     return torch.where(num_samples > 0, moved, center)
+
+
+class AssigningLoss(nn.Module):
+    """What the two public loss modules share: the student's temperature, the running centre and both assignments."""
+
+    center: Tensor  # [1, ..., K]
+
+    def __init__(
+        self, center: Tensor, *, student_temp: float, center_momentum: float, reductions: Reductions | None
+    ) -> None:
+        super().__init__()
+        self.student_temp = student_temp
+        self.center_momentum = center_momentum
+        self.reductions = reductions
+        self.register_buffer("center", center)
+
+    def softmax_center_teacher(self, teacher_output: Tensor, teacher_temp: float) -> Tensor:
+        """Assignments by the centre as it is now.  [..., K] -> [..., K]"""
+        center = self.center.view(*[1] * (teacher_output.ndim - 1), -1)
+        return centred_softmax(teacher_output, center=center, temperature=teacher_temp)
+
+    def balanced(self, teacher_output: Tensor, teacher_temp: float, *, n_iterations: int) -> Tensor:
+        """Sinkhorn assignments over the samples of all processes.  [M, K] -> [M, K]"""
+        reductions = given_or_one_process(self.reductions)
+        return sinkhorn(teacher_output, temperature=teacher_temp, reductions=reductions, iterations=n_iterations)
+
+    def update_center(self, teacher_output: Tensor) -> None:
+        """Move the centre, at once; call it after the assignments of the step.  [..., K]
+
+        Every sample of every process weighs the same; of masked patches the public code weighs processes alike instead.
+        """
+        reductions = given_or_one_process(self.reductions)
+        logits = teacher_output.flatten(0, -2)
+        self.center.copy_(updated_center(self.center, logits, momentum=self.center_momentum, reductions=reductions))

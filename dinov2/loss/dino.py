@@ -8,10 +8,10 @@ Legend: B pictures (or pictures of several views in one), K prototypes.
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from dinov2.loss.assignment import Reductions, centred_softmax, given_or_one_process, sinkhorn, updated_center
+from dinov2.loss.assignment import AssigningLoss, Reductions
 
 
 def cross_entropy(student_logits: Tensor, targets: Tensor, *, temperature: float) -> Tensor:
@@ -30,10 +30,8 @@ def dino_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], *, temperatu
     return torch.stack(means).sum()
 
 
-class DINOLoss(nn.Module):
-    """The public form: loss, temperature and the running centre in one module."""
-
-    center: Tensor  # [1, K]
+class DINOLoss(AssigningLoss):
+    """The public form: loss, temperature and the running centre [1, K] in one module."""
 
     def __init__(
         self,
@@ -43,30 +41,13 @@ class DINOLoss(nn.Module):
         center_momentum: float = 0.9,
         reductions: Reductions | None = None,
     ) -> None:
-        super().__init__()
-        self.student_temp = student_temp
-        self.center_momentum = center_momentum
-        self.reductions = reductions
-        self.register_buffer("center", torch.zeros(1, out_dim))
-
-    def softmax_center_teacher(self, teacher_output: Tensor, teacher_temp: float) -> Tensor:
-        """Assignments by the centre as it is now.  [..., K] -> [..., K]"""
-        return centred_softmax(teacher_output, center=self.center, temperature=teacher_temp)
+        super().__init__(
+            torch.zeros(1, out_dim), student_temp=student_temp, center_momentum=center_momentum, reductions=reductions
+        )
 
     def sinkhorn_knopp_teacher(self, teacher_output: Tensor, teacher_temp: float, *, n_iterations: int = 3) -> Tensor:
         """Balanced assignments over the samples of all processes.  [M, K] -> [M, K]"""
-        return sinkhorn(
-            teacher_output,
-            temperature=teacher_temp,
-            reductions=given_or_one_process(self.reductions),
-            iterations=n_iterations,
-        )
-
-    def update_center(self, teacher_output: Tensor) -> None:
-        """Move the centre, at once; call it after the assignments of the step. [M, K]"""
-        reductions = given_or_one_process(self.reductions)
-        logits = teacher_output.flatten(0, -2)
-        self.center.copy_(updated_center(self.center, logits, momentum=self.center_momentum, reductions=reductions))
+        return self.balanced(teacher_output, teacher_temp, n_iterations=n_iterations)
 
     def forward(
         self, student_output_list: Sequence[Tensor], teacher_out_softmaxed_centered_list: Sequence[Tensor]

@@ -6,9 +6,9 @@ Legend: B pictures (of both global crops together), N patches a picture, M maske
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dinov2.loss.assignment import Reductions, centred_softmax, given_or_one_process, sinkhorn, updated_center
+from dinov2.loss.assignment import AssigningLoss, Reductions
 from dinov2.loss.dino import cross_entropy
 
 
@@ -29,10 +29,8 @@ def ibot_loss(
     return (cross_entropy(student, teacher, temperature=temperature) * masks_weight).sum() / num_pictures
 
 
-class iBOTPatchLoss(nn.Module):
-    """The public form: loss, temperature and the running centre in one module."""
-
-    center: Tensor  # [1, 1, K]
+class iBOTPatchLoss(AssigningLoss):
+    """The public form: loss, temperature and the running centre [1, 1, K] in one module."""
 
     def __init__(
         self,
@@ -42,16 +40,8 @@ class iBOTPatchLoss(nn.Module):
         center_momentum: float = 0.9,
         reductions: Reductions | None = None,
     ) -> None:
-        super().__init__()
-        self.student_temp = student_temp
-        self.center_momentum = center_momentum
-        self.reductions = reductions
-        self.register_buffer("center", torch.zeros(1, 1, patch_out_dim))
-
-    def softmax_center_teacher(self, teacher_patch_tokens: Tensor, teacher_temp: float) -> Tensor:
-        """Assignments by the centre as it is now.  [1, M, K] -> [1, M, K]; [M, K] -> [M, K]"""
-        center = self.center.flatten(0, -2) if teacher_patch_tokens.ndim == 2 else self.center
-        return centred_softmax(teacher_patch_tokens, center=center, temperature=teacher_temp)
+        center = torch.zeros(1, 1, patch_out_dim)
+        super().__init__(center, student_temp=student_temp, center_momentum=center_momentum, reductions=reductions)
 
     def sinkhorn_knopp_teacher(
         self,
@@ -66,21 +56,7 @@ class iBOTPatchLoss(nn.Module):
         The public code needs `n_masked_patches_tensor`; here it is accepted and not used, because the count cancels.
         """
         del n_masked_patches_tensor
-        return sinkhorn(
-            teacher_output,
-            temperature=teacher_temp,
-            reductions=given_or_one_process(self.reductions),
-            iterations=n_iterations,
-        )
-
-    def update_center(self, teacher_patch_tokens: Tensor) -> None:
-        """Move the centre, at once; call it after the assignments of the step. [1, M, K] or [M, K]
-
-        Every masked patch of every process weighs the same; the public code weighs processes alike instead.
-        """
-        reductions = given_or_one_process(self.reductions)
-        logits = teacher_patch_tokens.flatten(0, -2)
-        self.center.copy_(updated_center(self.center, logits, momentum=self.center_momentum, reductions=reductions))
+        return self.balanced(teacher_output, teacher_temp, n_iterations=n_iterations)
 
     def forward(
         self, student_patch_tokens: Tensor, teacher_patch_tokens: Tensor, *, student_masks_flat: Tensor

@@ -34,6 +34,15 @@ class Losses:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What one of DINO, KoLeo and iBOT gives."""
+
+    total: Tensor  # weighted, as differentiated
+    terms: dict[str, Tensor]
+    cross_entropies: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Targets:
     cls: Tensor | None  # [G*B, K], crop-major
     patches: Tensor | None  # [M, K]
@@ -68,70 +77,57 @@ class Objective:
         with torch.no_grad():
             targets = self._teacher(networks, views, masked, temperature=teacher_temperature)
         outputs = self._student(networks, views, masked)
-        terms: dict[str, Tensor] = {}
-        entropies: dict[str, Tensor] = {}
-        total = outputs.global_tokens.new_zeros((), dtype=torch.float32)
+        parts: list[_Part] = []
         if targets.cls is not None:
-            total = total + self._dino(networks, targets.cls, outputs, views, terms=terms, entropies=entropies)
+            parts.append(self._dino(networks, targets.cls, outputs, num_pictures=views.num_pictures))
         if self.koleo_weight > 0:
-            crops = outputs.global_tokens.chunk(NUM_GLOBAL_CROPS)
-            spread = self.koleo_weight * torch.stack([koleo_loss(crop) for crop in crops]).sum()
-            terms["koleo_loss"] = spread / NUM_GLOBAL_CROPS
-            total = total + spread
+            parts.append(self._koleo(outputs.global_tokens))
         if masked is not None:
-            total = total + self._ibot(networks, targets, outputs, views, masked, terms=terms, entropies=entropies)
+            parts.append(self._ibot(networks, targets, outputs, masks=views.masks, weight=masked.weight))
         own, marginal = _entropies(targets.cls)
         return Losses(
-            total=total, terms=terms, cross_entropies=entropies, teacher_entropy=own, teacher_marginal_entropy=marginal
+            total=torch.stack([part.total for part in parts]).sum(),
+            terms={name: term for part in parts for name, term in part.terms.items()},
+            cross_entropies={name: value for part in parts for name, value in part.cross_entropies.items()},
+            teacher_entropy=own,
+            teacher_marginal_entropy=marginal,
         )
 
-    def _dino(
-        self,
-        networks: Networks,
-        targets: Tensor,
-        outputs: _Outputs,
-        views: Views,
-        *,
-        terms: dict[str, Tensor],
-        entropies: dict[str, Tensor],
-    ) -> Tensor:
+    def _dino(self, networks: Networks, targets: Tensor, outputs: _Outputs, *, num_pictures: int) -> _Part:
         """Every student crop against every teacher crop but the same; mean over pairs with the public normaliser."""
         assert outputs.global_logits is not None
-        num_local_pairs, num_global_pairs = NUM_GLOBAL_CROPS * views.num_local_crops, NUM_GLOBAL_CROPS
-        num_pairs = num_local_pairs + num_global_pairs
-        swapped = targets.roll(views.num_pictures, dims=0)  # the teacher's other crop of the same picture
-        entropies["dino_global"] = networks.dino_loss([outputs.global_logits], [swapped])
-        terms["dino_global_crops_loss"] = entropies["dino_global"] * num_global_pairs / num_pairs
-        total = terms["dino_global_crops_loss"]
+        num_local = 0 if outputs.local_logits is None else outputs.local_logits.shape[0] // num_pictures
+        num_pairs = NUM_GLOBAL_CROPS * (num_local + 1)
+        swapped = targets.roll(num_pictures, dims=0)  # the teacher's other crop of the same picture
+        on_global = networks.dino_loss([outputs.global_logits], [swapped])
+        entropies = {"dino_global": on_global}
+        terms = {"dino_global_crops_loss": on_global * NUM_GLOBAL_CROPS / num_pairs}
         if outputs.local_logits is not None:
-            per_crop = outputs.local_logits.chunk(views.num_local_crops)
-            local = networks.dino_loss(list(per_crop), list(targets.chunk(NUM_GLOBAL_CROPS)))
-            entropies["dino_local"] = local / num_local_pairs
-            terms["dino_local_crops_loss"] = local / num_pairs
-            total = total + terms["dino_local_crops_loss"]
-        return self.dino_weight * total
+            on_local = networks.dino_loss(outputs.local_logits.chunk(num_local), targets.chunk(NUM_GLOBAL_CROPS))
+            entropies["dino_local"] = on_local / (NUM_GLOBAL_CROPS * num_local)
+            terms["dino_local_crops_loss"] = on_local / num_pairs
+        total = self.dino_weight * torch.stack(list(terms.values())).sum()
+        return _Part(total=total, terms=terms, cross_entropies=entropies)
+
+    def _koleo(self, global_tokens: Tensor) -> _Part:
+        """The spread of the CLS tokens [G*B, D], each global crop by itself."""
+        spreads = torch.stack([koleo_loss(crop) for crop in global_tokens.chunk(NUM_GLOBAL_CROPS)])
+        total = self.koleo_weight * spreads.sum()
+        return _Part(total=total, terms={"koleo_loss": total / NUM_GLOBAL_CROPS}, cross_entropies={})
 
     def _ibot(
-        self,
-        networks: Networks,
-        targets: _Targets,
-        outputs: _Outputs,
-        views: Views,
-        masked: _Masked,
-        *,
-        terms: dict[str, Tensor],
-        entropies: dict[str, Tensor],
-    ) -> Tensor:
+        self, networks: Networks, targets: _Targets, outputs: _Outputs, *, masks: Tensor, weight: Tensor
+    ) -> _Part:
         """Masked patches against the teacher's view of them: mean within a crop, then over all crops of the batch."""
         assert outputs.patch_logits is not None
         assert targets.patches is not None
         loss = networks.ibot_patch_loss.forward_masked(
-            outputs.patch_logits, targets.patches, student_masks_flat=views.masks, masks_weight=masked.weight
+            outputs.patch_logits, targets.patches, student_masks_flat=masks, masks_weight=weight
         )
-        share_masked = views.masks.any(dim=1).float().mean()
-        entropies["ibot"] = loss / share_masked.clamp(min=torch.finfo(torch.float32).tiny)
-        terms["ibot_loss"] = loss / NUM_GLOBAL_CROPS
-        return self.ibot_weight * loss
+        share_masked = masks.any(dim=1).float().mean()
+        entropy = loss / share_masked.clamp(min=torch.finfo(torch.float32).tiny)
+        terms = {"ibot_loss": loss / NUM_GLOBAL_CROPS}
+        return _Part(total=self.ibot_weight * loss, terms=terms, cross_entropies={"ibot": entropy})
 
     def _teacher(self, networks: Networks, views: Views, masked: _Masked | None, *, temperature: float) -> _Targets:
         if self.dino_weight == 0 and masked is None:

@@ -70,7 +70,8 @@ def test_the_public_constructor_loads_the_backbone_file_with_strict(
         num_register_tokens=2,
         block_chunks=0,
     )
-    public.load_state_dict(load_file(folder / "backbone.safetensors"), strict=True)
+    report = public.load_state_dict(load_file(folder / "backbone.safetensors"), strict=True)
+    assert (report.missing_keys, report.unexpected_keys) == ([], [])
 
 
 def test_the_card_says_what_a_user_must_know(networks: Networks, config: Config, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_settings_that_do_not_go_together_are_a_fault(overrides, part):
     ],
 )
 def test_unusual_settings_that_work_are_accepted(overrides):
-    load_config(None, overrides=overrides)
+    assert load_config(None, overrides=overrides).given == {word.partition("=")[0] for word in overrides}
 
 
 @pytest.mark.parametrize(
