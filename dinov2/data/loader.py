@@ -8,7 +8,9 @@ run starts, nor on how positions are shared among ranks.
 import math
 import signal
 import sys
-from collections.abc import Generator
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -100,7 +102,8 @@ def load_batches(
 
 
 def _checked(loader: "DataLoader[Arrays | Dinov2Error]") -> Generator[Batch, None, None]:
-    batches = iter(loader)
+    with _child_signals_as_before():
+        batches = iter(loader)
     try:
         while True:
             try:
@@ -120,6 +123,21 @@ def _checked(loader: "DataLoader[Arrays | Dinov2Error]") -> Generator[Batch, Non
             yield Batch(**(item | {"replaced": tuple(item["replaced"])}))  # pinning turns tuples into lists
     finally:
         del batches  # ends the workers now, not when the garbage collector comes by
+
+
+@contextmanager
+def _child_signals_as_before() -> Iterator[None]:
+    """Puts SIGCHLD back to what it was before torch started its workers.
+
+    torch's own handler raises wherever the main program stands when a worker dies. Without it the loss is noticed where
+    the next batch is asked for, within seconds, and told there.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
 
 
 def _tells_of_a_dead_worker(error: Exception) -> bool:
