@@ -26,8 +26,10 @@ Replay = Callable[[State], list[State]]
 
 CONTRACTIONS = (0.88, 0.84, 0.92)
 NOISE = 1e-4
+ROUNDING = 3e-8
 NUM_ROUNDS = 40
 ROUNDS_TO_FIND_THE_WAY = 8
+ROUNDS_OF_PLAIN_POLISH = 20
 NUM_TRIES = 60
 CLOSE = 9e-5  # below the tolerance of the final weights, 1e-4
 SETTLED = 2e-5  # a number this near its end is left alone
@@ -59,7 +61,8 @@ def recover_start(student: State, teacher: State, *, momenta: list[float], repla
             if round_ >= ROUNDS_TO_FIND_THE_WAY and share_off > FEW:
                 break
             if share_off < FEW and round_ % 2:
-                start = _polished(start, students[-1], student)
+                shake = ROUNDING if round_ > ROUNDS_OF_PLAIN_POLISH else 0.0
+                start = _polished(start, students[-1], student, shake=shake, seed=round_)
             else:
                 start = _solved(
                     student,
@@ -97,16 +100,18 @@ def _solved(student: State, teacher: State, students: list[State], *, sums: list
     return solved
 
 
-def _polished(start: State, reached: State, student: State) -> State:
+def _polished(start: State, reached: State, student: State, *, shake: float, seed: int) -> State:
     """Moves the few numbers that are off by as much as they are off.
 
     Their gradient is next to nothing in some step, and its sign, which is all that Adam's first step keeps, hangs on
-    rounding.
+    rounding. Where moving them does not settle it, all numbers are shaken by about as much as rounding does.
     """
+    generator = torch.Generator().manual_seed(seed)
     moved = {}
     for name, final in student.items():
         off = final - reached[name]
-        moved[name] = start[name] + torch.where(off.abs() > SETTLED, off, torch.zeros_like(off))
+        shaken = start[name] + shake * torch.randn(final.shape, generator=generator)
+        moved[name] = shaken + torch.where(off.abs() > SETTLED, off, torch.zeros_like(off))
     return moved
 
 
