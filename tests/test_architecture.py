@@ -13,7 +13,14 @@ FILES = sorted((ROOT / "dinov2").rglob("*.py"))
 
 @pytest.mark.parametrize(
     "module",
-    ["dinov2", "dinov2.cli", "dinov2.manifest", "dinov2.config", "dinov2.preprocess.convert", "dinov2.phantom.series"],
+    [
+        "dinov2",
+        "dinov2.cli",
+        "dinov2.manifest",
+        "dinov2.config",
+        "dinov2.preprocess.work.convert",
+        "dinov2.phantom.series",
+    ],
 )
 def test_a_conversion_starts_without_torch(module: str) -> None:
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"

@@ -121,7 +121,7 @@ def check(arguments: argparse.Namespace) -> int:
     """Lists every fault; raises ManifestError where there is one."""
     from dinov2.errors import ManifestError
     from dinov2.manifest import read
-    from dinov2.manifest_check import file_faults, shared_faults, table_faults
+    from dinov2.manifest.check import file_faults, shared_faults, table_faults
 
     manifest = read(arguments.manifest)
     faults = table_faults(manifest)
@@ -146,7 +146,7 @@ def check(arguments: argparse.Namespace) -> int:
 def build(arguments: argparse.Namespace) -> int:
     """Writes the manifest of a folder, with size and hash of every picture."""
     from dinov2.manifest import from_folder, read
-    from dinov2.manifest_edit import join, measure, rebase, with_dataset, with_measures
+    from dinov2.manifest.edit import join, measure, rebase, with_dataset, with_measures
 
     manifest = from_folder(arguments.folder)
     if arguments.table:
@@ -168,7 +168,7 @@ def build(arguments: argparse.Namespace) -> int:
 def split(arguments: argparse.Namespace) -> int:
     """Writes a manifest in which every patient is in one of train, val and test."""
     from dinov2.manifest import read
-    from dinov2.manifest_edit import rebase, split_by_patient
+    from dinov2.manifest.edit import rebase, split_by_patient
 
     manifest = read(arguments.manifest)
     if manifest.table.column("patient").null_count:
@@ -184,7 +184,7 @@ def split(arguments: argparse.Namespace) -> int:
 def merge(arguments: argparse.Namespace) -> int:
     """Writes several manifests as one."""
     from dinov2.manifest import read
-    from dinov2.manifest_edit import merge as merged
+    from dinov2.manifest.edit import merge as merged
 
     _write(merged([read(path) for path in arguments.manifests], root=arguments.output.parent), arguments.output)
     stdout.print(f"next: dinov2 manifest check {arguments.output}")

@@ -10,7 +10,7 @@ from dinov2.cli import COMMANDS, INTERRUPTED
 from dinov2.cli.console import progress_bar, stderr, stdout
 
 if TYPE_CHECKING:
-    from dinov2.preprocess.convert import Conversion, Summary
+    from dinov2.preprocess.work.convert import Conversion, Summary
 
 EXAMPLES = """examples:
   dinov2 preprocess --input archive/dicom --output pictures --dataset OURS --table films.csv
@@ -49,9 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
     from dinov2.config.load import load_typed
     from dinov2.config.preprocess import PreprocessConfig
     from dinov2.config.presets import find_config
-    from dinov2.preprocess.convert import Request, open_conversion
-    from dinov2.preprocess.pool import default_workers
-    from dinov2.preprocess.settings import check
+    from dinov2.preprocess.work.convert import Request, open_conversion
+    from dinov2.preprocess.work.pool import default_workers
+    from dinov2.preprocess.work.settings import check
 
     preset = find_config(arguments.config_file, kind="preprocess")
     config = check(load_typed(PreprocessConfig, file=preset, overrides=arguments.overrides))

@@ -15,7 +15,7 @@ from dinov2.phantom.anatomy import HEART, LEFT_LUNG, RIGHT_LUNG, render
 from dinov2.phantom.body import Findings, draw_body
 from dinov2.phantom.dicom import BITS_STORED, SYNTAXES, Identification, Technique, write_film
 from dinov2.phantom.series import draw_series, plan_series
-from dinov2.preprocess.polarity import likeness
+from dinov2.preprocess.quality.likeness import likeness
 from tests.preprocess.films import convert
 
 

@@ -11,8 +11,8 @@ from dinov2.config.preprocess import PreprocessConfig, Resample
 from dinov2.phantom.anatomy import render
 from dinov2.phantom.body import Findings, draw_body
 from dinov2.phantom.dicom import Identification, Technique, write_film
-from dinov2.preprocess.convert import Request, Summary, open_conversion
-from dinov2.preprocess.task import Outcome
+from dinov2.preprocess.work.convert import Request, Summary, open_conversion
+from dinov2.preprocess.work.task import Outcome
 
 SMALL = PreprocessConfig(resample=Resample(short_side=96))
 CXR = Path(os.environ.get("DINOV2_CXR_DIR", Path(__file__).parents[3] / "shared" / "cxr"))

@@ -6,8 +6,8 @@ import pytest
 from dinov2.config.load import load_typed
 from dinov2.config.preprocess import PreprocessConfig
 from dinov2.config.presets import find_config
-from dinov2.preprocess import settings
 from dinov2.preprocess.reasons import FLAG_MEANINGS, REASON_MEANINGS, Flag, Reason
+from dinov2.preprocess.work import settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "preprocess.md").read_text()

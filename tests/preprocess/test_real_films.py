@@ -8,9 +8,9 @@ from PIL import Image
 
 from dinov2.config.preprocess import Decode, Filters, Intensity, PreprocessConfig
 from dinov2.errors import DicomRejected
-from dinov2.preprocess.polarity import likeness
-from dinov2.preprocess.read import read_dicom
-from dinov2.preprocess.task import read_film, to_picture
+from dinov2.preprocess.decode.dicom import read_dicom
+from dinov2.preprocess.quality.likeness import likeness
+from dinov2.preprocess.work.task import read_film, to_picture
 from tests.preprocess.films import CXR, convert, needs_radiographs
 
 pytestmark = needs_radiographs

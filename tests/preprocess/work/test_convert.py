@@ -16,9 +16,9 @@ from dinov2 import manifest
 from dinov2.config.preprocess import PreprocessConfig, Resample
 from dinov2.errors import ConfigError, DataError, Dinov2Error, LaunchError, ManifestError
 from dinov2.phantom.dicom import Technique
-from dinov2.preprocess import settings
-from dinov2.preprocess.pool import run_ordered
 from dinov2.preprocess.reasons import Flag, Reason
+from dinov2.preprocess.work import settings
+from dinov2.preprocess.work.pool import run_ordered
 from tests.preprocess.films import PATIENT, SMALL, convert, film, write_phantom
 
 
@@ -100,7 +100,7 @@ def test_a_second_run_does_nothing_twice(folder, tmp_path):
 
 
 def test_an_interrupted_conversion_ends_as_an_uninterrupted_one(folder, tmp_path):
-    from dinov2.preprocess.convert import Request, open_conversion
+    from dinov2.preprocess.work.convert import Request, open_conversion
 
     key = tmp_path / "key"
     key.write_text("a secret of thirty-two letters ...")
@@ -274,7 +274,7 @@ def test_an_output_of_other_settings_another_key_or_another_input_is_refused(fol
 
 
 def test_two_commands_do_not_write_to_one_folder_at_once(folder, tmp_path):
-    from dinov2.preprocess.convert import Request, open_conversion
+    from dinov2.preprocess.work.convert import Request, open_conversion
 
     request = Request(input=folder, output=tmp_path / "out", config=SMALL)
     with open_conversion(request), pytest.raises(LaunchError, match="another `dinov2 preprocess`"):

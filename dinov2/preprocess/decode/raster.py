@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dinov2.config.preprocess import Decode
 from dinov2.errors import DicomRejected
-from dinov2.preprocess.colour import grey
+from dinov2.preprocess.decode.colour import grey
 from dinov2.preprocess.radiograph import Header, Radiograph
 from dinov2.preprocess.reasons import Flag, Reason
 

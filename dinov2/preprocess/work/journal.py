@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dinov2.preprocess.sources import Source
-from dinov2.preprocess.task import Outcome
+from dinov2.preprocess.intake.sources import Source
+from dinov2.preprocess.work.task import Outcome
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from dinov2.config.preprocess import Decode
 from dinov2.errors import DicomRejected
-from dinov2.preprocess.colour import grey
-from dinov2.preprocess.decoders import ENCAPSULATED, decode
+from dinov2.preprocess.decode.colour import grey
+from dinov2.preprocess.decode.decoders import ENCAPSULATED, decode
 from dinov2.preprocess.radiograph import Header, Radiograph
 from dinov2.preprocess.reasons import Flag, Reason
 

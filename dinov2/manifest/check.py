@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinov2.manifest import Manifest
-from dinov2.manifest_edit import sha256_of, size_of
+from dinov2.manifest.edit import sha256_of, size_of
+from dinov2.manifest.table import Manifest
 
 
 @dataclass(frozen=True)

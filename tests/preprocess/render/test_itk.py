@@ -4,8 +4,8 @@ from scipy import ndimage
 
 from dinov2.config.preprocess import Intensity
 from dinov2.errors import DicomRejected
-from dinov2.preprocess.picture import equalise, png_bytes, to_grey
-from dinov2.preprocess.resample import resample, target_size
+from dinov2.preprocess.render.grey import equalise, png_bytes, to_grey
+from dinov2.preprocess.render.itk import resample, target_size
 from tests.preprocess.films import film
 
 MARGIN = 6  # output pixels; the two differ in how they continue the film beyond its border

@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 
 from dinov2.config.preprocess import PreprocessConfig
 from dinov2.errors import DicomRejected
-from dinov2.preprocess import filters, picture, raster, read
-from dinov2.preprocess.identity import Identity
-from dinov2.preprocess.polarity import likeness, upright
+from dinov2.preprocess.decode import dicom, raster
+from dinov2.preprocess.quality import filters
+from dinov2.preprocess.quality.likeness import likeness
 from dinov2.preprocess.radiograph import Header, Radiograph
 from dinov2.preprocess.reasons import Flag, Reason
-from dinov2.preprocess.resample import resample, resample_mask
+from dinov2.preprocess.render import grey
+from dinov2.preprocess.render.itk import resample, resample_mask
+from dinov2.preprocess.render.upright import upright
+from dinov2.preprocess.work.identity import Identity
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def convert_file(task: Task) -> Outcome:
     image_id = task.identity.name("image", film.header.image_uid or task.relative)
     if likeness(levels) < 0:
         flags = (*flags, str(Flag.POLARITY_SUSPECT))
-    content = picture.png_bytes(levels)
+    content = grey.png_bytes(levels)
     _write(partial_path(task.partial, name=name), content)
     row = _row(film, levels, identity=task.identity, image_id=image_id, flags=flags)
     return Outcome(name, image_id=image_id, row=row | {"sha256": hashlib.sha256(content).hexdigest()})
@@ -89,17 +92,17 @@ def read_film(path: Path, *, config: PreprocessConfig) -> tuple[Radiograph, tupl
         flags = filters.check(raster.read_header(path), policy=config.filters)
         film = raster.read_raster(path, policy=config.decode)
     else:
-        flags = filters.check(read.read_header(path), policy=config.filters)
-        film = read.read_dicom(path, policy=config.decode)
+        flags = filters.check(dicom.read_header(path), policy=config.filters)
+        film = dicom.read_dicom(path, policy=config.decode)
     return film, (*flags, *film.flags)
 
 
 def to_picture(film: Radiograph, *, config: PreprocessConfig) -> NDArray[np.uint8]:
     """Grey levels uint8 [h, w] of a film.  Raises DicomRejected (constant)."""
-    values = picture.before_resampling(upright(film), config=config.intensity)
+    values = grey.before_resampling(upright(film), config=config.intensity)
     resized = resample(values, short_side=config.resample.short_side)
     padding = None if film.padding is None else resample_mask(film.padding, size=resized.shape)
-    return picture.to_grey(resized, config=config.intensity, padding=padding)
+    return grey.to_grey(resized, config=config.intensity, padding=padding)
 
 
 def image_path(image_id: str) -> str:

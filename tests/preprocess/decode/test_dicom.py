@@ -7,11 +7,11 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEG2000Los
 from dinov2.config.preprocess import Decode, Filters, PreprocessConfig, Resample
 from dinov2.errors import DicomRejected
 from dinov2.phantom.dicom import BITS_STORED, SYNTAXES, Technique
-from dinov2.preprocess import raster
-from dinov2.preprocess.polarity import likeness
-from dinov2.preprocess.read import read_dicom, read_header
+from dinov2.preprocess.decode import raster
+from dinov2.preprocess.decode.dicom import read_dicom, read_header
+from dinov2.preprocess.quality.likeness import likeness
 from dinov2.preprocess.reasons import Flag, Reason
-from dinov2.preprocess.task import read_film, to_picture
+from dinov2.preprocess.work.task import read_film, to_picture
 from tests.preprocess.films import SMALL, write_phantom
 
 ENCAPSULATED = (RLELossless, JPEGLSLossless, JPEG2000Lossless)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
 from dinov2.errors import ManifestError
-from dinov2.manifest import COLUMNS, Manifest
+from dinov2.manifest.table import COLUMNS, Manifest
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,13 @@
-"""Polarity, right exactly once: bones bright, air dark.
+"""Does a finished picture look like a frontal chest film, or like its negative?
 
-In: a `Radiograph`, which states its polarity. Out: a film where larger is brighter; and whether a finished picture
-looks like a negative.
+In: grey levels. Out: a correlation with a coarse drawing.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dinov2.preprocess.radiograph import Film, Radiograph
-
 SIDE = 64  # pixels of the reduced picture that is compared with the drawing
-
-
-def upright(film: Radiograph) -> Film:
-    """[H, W] with larger brighter; padding takes the darkest value of the film, so that it sets no level.
-
-    The one place where anything is turned round: values are mirrored within their own range, v -> max + min - v.
-    """
-    pixels = film.pixels
-    inside = pixels if film.padding is None else pixels[~film.padding]
-    if inside.size == 0:
-        return np.zeros_like(pixels)
-    low, high = inside.min(), inside.max()
-    if film.larger_is_darker:
-        pixels = low + high - pixels
-    if film.padding is not None:
-        pixels = np.where(film.padding, low, pixels)
-    return np.ascontiguousarray(pixels, dtype=np.float32)
 
 
 def likeness(picture: NDArray[np.uint8]) -> float:

@@ -16,8 +16,8 @@ from dinov2 import manifest as manifests
 from dinov2.cli import manifest as command
 from dinov2.errors import ManifestError
 from dinov2.manifest import Manifest, from_folder, from_rows, read, read_id_list
-from dinov2.manifest_check import file_faults, shared_faults, table_faults
-from dinov2.manifest_edit import join, measure, merge, rebase, split_by_patient, with_dataset, with_measures
+from dinov2.manifest.check import file_faults, shared_faults, table_faults
+from dinov2.manifest.edit import join, measure, merge, rebase, split_by_patient, with_dataset, with_measures
 
 REAL_FILMS = Path(os.environ.get("DINOV2_CXR_DIR", Path(__file__).parents[2] / "shared" / "cxr"))
 
@@ -321,7 +321,7 @@ def test_the_merge_command_writes_one_manifest(tmp_path):
 
 
 def test_nothing_of_it_imports_torch():
-    code = "import sys, dinov2.cli.manifest, dinov2.manifest_check; print('torch' in sys.modules)"
+    code = "import sys, dinov2.cli.manifest, dinov2.manifest.check; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
 
 

@@ -15,13 +15,13 @@ from typing import Any
 from dinov2.config.preprocess import PreprocessConfig
 from dinov2.errors import DataError, LaunchError, ManifestError
 from dinov2.manifest import from_rows
-from dinov2.preprocess.journal import Journal
-from dinov2.preprocess.pool import run_ordered
+from dinov2.preprocess.intake.sources import Listing, Source, list_sources
+from dinov2.preprocess.intake.table import TAKEN, FilmTable, read_table
 from dinov2.preprocess.reasons import Flag, Reason
-from dinov2.preprocess.shelf import Shelf, open_shelf, write_rejects, writing
-from dinov2.preprocess.sources import Listing, Source, list_sources
-from dinov2.preprocess.table import TAKEN, FilmTable, read_table
-from dinov2.preprocess.task import Outcome, Task, convert_file, image_path, partial_path
+from dinov2.preprocess.work.journal import Journal
+from dinov2.preprocess.work.pool import run_ordered
+from dinov2.preprocess.work.shelf import Shelf, open_shelf, write_rejects, writing
+from dinov2.preprocess.work.task import Outcome, Task, convert_file, image_path, partial_path
 
 TRIED_AGAIN = frozenset({Reason.UNREADABLE, Reason.WORKER_DIED})  # may be the machine's fault, not the file's
 

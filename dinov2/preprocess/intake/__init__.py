@@ -1,0 +1,1 @@
+"""Which files are looked at: folders, lists, archives, and what tables know of them."""

@@ -1,0 +1,1 @@
+"""Which films and pictures are taken, and what is remarked on them."""

@@ -1,0 +1,1 @@
+"""Film -> picture: size, polarity, grey levels, PNG. Home of SimpleITK."""
