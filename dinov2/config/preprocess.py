@@ -23,13 +23,14 @@ class Filters:
     )
     min_side_px: int = 64
     max_aspect: float = 3.0  # long side / short side
+    flags: tuple[str, ...] = ("truncated",)  # flags that turn a film away, with the flag as the reason
 
 
 @dataclass(frozen=True)
 class Decode:
     """`decode`: what is done with pixels that are not one grey film."""
 
-    multi_frame: Literal["reject", "first"] = "reject"
+    multi_frame: Literal["reject", "first", "all"] = "reject"  # all: a picture per frame
     colour: Literal["reject", "luminance"] = "reject"  # colour with three equal channels is grey and always taken
     voi: bool = False  # apply the file's VOI LUT or window before the levels are taken
 
@@ -38,16 +39,49 @@ class Decode:
 class Resample:
     """`resample`: size of the picture."""
 
+    engine: Literal["separable", "simpleitk"] = "separable"  # the same cubic B-spline; simpleitk is the reference
     short_side: int = 518  # pixels; the long side follows, rounded
+    antialias: bool = False  # a Gaussian low-pass before the spline; the published encoders' pictures had none
+    isotropic: bool = False  # pixels that are not square (rows and columns spaced differently) become square first
+    letterbox: bool = False  # the long side becomes short_side pixels and black bars make the picture square
 
 
 @dataclass(frozen=True)
 class Intensity:
-    """`intensity`: from film values to grey levels 0..255."""
+    """`intensity`: from film values to grey levels."""
 
     mapping: Literal["minmax", "percentile", "equalise"] = "minmax"
     percentiles: tuple[float, float] = (0.5, 99.5)  # only read where mapping is percentile
     rounding: Literal["nearest", "down"] = "nearest"
+    bits: Literal[8, 16] = 8  # of the PNG: levels 0..255 or 0..65535
+
+
+@dataclass(frozen=True)
+class Quality:
+    """`quality`: when a film is remarked on. Shares are of the pixels of a picture."""
+
+    saturated_share: float = 0.25  # at the highest stored value, border and padding left out
+    near_constant_levels: int = 16  # grey levels between the 5th and 95th percentile of the picture
+    near_duplicate_bits: int = 6  # of the 256 of two perceptual hashes; more differ: two films
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`limits`: what one file may cost before it is given up."""
+
+    seconds_per_file: float = 120.0
+    max_megapixels: float = 100.0  # Rows x Columns of a frame, as the header claims them; checked before allocation
+    max_file_mb: float = 2048.0  # of the file, or of an archive's member once unpacked
+    memory_mb: int = 4096  # a worker's own data; 0: no limit
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """`privacy`: what leaves the input. Nothing that names a person does, unless it is asked for here."""
+
+    source_names: Literal["hmac", "path"] = "hmac"  # how manifest, rejects and messages name an input file
+    keep_columns: tuple[str, ...] = ()  # columns of a table that look like names, ids or dates and are wanted anyway
+    crosswalk: bool = True  # write the table of ids and what they stand for, apart from the pictures
 
 
 @dataclass(frozen=True)
@@ -58,5 +92,7 @@ class PreprocessConfig:
     decode: Decode = field(default_factory=Decode)
     resample: Resample = field(default_factory=Resample)
     intensity: Intensity = field(default_factory=Intensity)
-    source_names: Literal["path", "hmac"] = "path"  # how manifest and rejects name an input file
+    quality: Quality = field(default_factory=Quality)
+    limits: Limits = field(default_factory=Limits)
+    privacy: Privacy = field(default_factory=Privacy)
     max_rejected_share: float = 0.2  # of the files that no filter excluded; above it the command ends with exit code 2

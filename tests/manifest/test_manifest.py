@@ -19,7 +19,7 @@ from dinov2.manifest import Manifest, from_folder, from_rows, read, read_id_list
 from dinov2.manifest.check import file_faults, shared_faults, table_faults
 from dinov2.manifest.edit import join, measure, merge, rebase, split_by_patient, with_dataset, with_measures
 
-REAL_FILMS = Path(os.environ.get("DINOV2_CXR_DIR", Path(__file__).parents[2] / "shared" / "cxr"))
+REAL_FILMS = Path(os.environ.get("DINOV2_CXR_DIR", Path(__file__).parents[3] / "shared" / "cxr"))
 
 
 def films(folder: Path, count: int = 6, *, offset: int = 0) -> Path:

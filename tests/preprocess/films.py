@@ -7,14 +7,15 @@ import numpy as np
 import pydicom
 import pytest
 
-from dinov2.config.preprocess import PreprocessConfig, Resample
+from dinov2.config.preprocess import PreprocessConfig, Privacy, Resample
 from dinov2.phantom.anatomy import render
 from dinov2.phantom.body import Findings, draw_body
 from dinov2.phantom.dicom import Identification, Technique, write_film
 from dinov2.preprocess.work.convert import Request, Summary, open_conversion
 from dinov2.preprocess.work.task import Outcome
 
-SMALL = PreprocessConfig(resample=Resample(short_side=96))
+# Names of the input files are shown, so that the tests can speak of them; the default is to hide them.
+SMALL = PreprocessConfig(resample=Resample(short_side=96), privacy=Privacy(source_names="path"))
 CXR = Path(os.environ.get("DINOV2_CXR_DIR", Path(__file__).parents[3] / "shared" / "cxr"))
 needs_radiographs = pytest.mark.skipif(
     not (CXR / "dicom").is_dir(), reason=f"no real radiographs at {CXR}; set DINOV2_CXR_DIR"

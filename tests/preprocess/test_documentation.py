@@ -24,7 +24,7 @@ def test_the_page_lists_exactly_the_reasons_and_flags_of_the_code():
 def test_every_code_has_a_meaning_and_is_given_somewhere():
     assert set(REASON_MEANINGS) == set(Reason)
     assert set(FLAG_MEANINGS) == set(Flag)
-    room = "".join(p.read_text() for p in (ROOT / "dinov2/preprocess").glob("*.py") if p.name != "reasons.py")
+    room = "".join(p.read_text() for p in (ROOT / "dinov2/preprocess").rglob("*.py") if p.name != "reasons.py")
     assert not [code for code in (*Reason, *Flag) if f"{type(code).__name__}.{code.name}" not in room]
 
 
@@ -40,7 +40,7 @@ def test_every_shipped_preset_loads_and_says_what_it_is(name):
 def test_the_default_preset_is_the_default_of_the_code_with_every_key_written_down():
     path = find_config("raddino", kind="preprocess")
     assert load_typed(PreprocessConfig, file=path) == PreprocessConfig()
-    for section in ("filters", "decode", "resample", "intensity"):
+    for section in ("filters", "decode", "resample", "intensity", "quality", "limits", "privacy"):
         for key in vars(getattr(PreprocessConfig(), section)):
             assert re.search(rf"^  {key}: ", path.read_text(), flags=re.MULTILINE), key
 

@@ -10,7 +10,8 @@ from dinov2.config.preprocess import Decode, Filters, Intensity, PreprocessConfi
 from dinov2.errors import DicomRejected
 from dinov2.preprocess.decode.dicom import read_dicom
 from dinov2.preprocess.quality.likeness import likeness
-from dinov2.preprocess.work.task import read_film, to_picture
+from dinov2.preprocess.render.picture import render
+from dinov2.preprocess.work.task import read_film
 from tests.preprocess.films import CXR, convert, needs_radiographs
 
 pytestmark = needs_radiographs
@@ -19,7 +20,7 @@ OPEN = PreprocessConfig(filters=Filters(modalities=(), body_parts=()))
 
 
 def picture(name: str, config: PreprocessConfig = DEFAULT) -> np.ndarray:
-    return to_picture(read_film(CXR / "dicom" / name, config=config)[0], config=config)
+    return render(read_film(CXR / "dicom" / name, config=config)[0], config=config)
 
 
 def reason(name: str) -> str:

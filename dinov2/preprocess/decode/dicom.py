@@ -53,7 +53,7 @@ def read_dicom(path: Path, *, policy: Decode) -> Radiograph:
         has_voi = policy.voi and _has_voi(dataset)
         shown = _voi(pixels, dataset=dataset) if has_voi else pixels
     remarks = (
-        (header.num_frames > 1, Flag.FIRST_FRAME),
+        (header.num_frames > 1, Flag.ONE_FRAME_OF_MANY),
         (reduced, Flag.COLOUR_REDUCED),
         (policy.voi and not has_voi, Flag.NO_VOI),
         (not dataset.file_meta.get("MediaStorageSOPClassUID"), Flag.NO_META),

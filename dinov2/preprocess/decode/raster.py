@@ -55,7 +55,7 @@ def read_raster(path: Path, *, policy: Decode) -> Radiograph:
             ) from error
         values = np.asarray(image.convert(EIGHT_BIT_MODES.get(image.mode, image.mode)))
     channel, reduced = grey(values, policy=policy.colour)
-    flags = [str(Flag.FIRST_FRAME)] * (pages > 1) + [str(Flag.COLOUR_REDUCED)] * reduced
+    flags = [str(Flag.ONE_FRAME_OF_MANY)] * (pages > 1) + [str(Flag.COLOUR_REDUCED)] * reduced
     return Radiograph(
         pixels=np.ascontiguousarray(channel, dtype=np.float32),
         larger_is_darker=stored_inverted,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dinov2.errors import ManifestError
+from dinov2.preprocess.intake.source import Source
 
 NEVER_PICTURES = frozenset(
     [
@@ -54,21 +55,6 @@ NEVER_PICTURES = frozenset(
     ]
 )
 NEVER_NAMES = frozenset({"dicomdir", "thumbs.db", "license", "readme"})
-
-
-@dataclass(frozen=True)
-class Source:
-    """One input file; size and time of change tell whether it is still the one that was converted."""
-
-    path: Path
-    relative: str  # with forward slashes
-    size: int
-    mtime_ns: int
-
-    @property
-    def shown(self) -> str:
-        """The relative path as text: bytes of a name that are no UTF-8 become the replacement character."""
-        return self.relative.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any
 from dinov2.config.preprocess import PreprocessConfig
 from dinov2.errors import DataError, LaunchError, ManifestError
 from dinov2.manifest import from_rows
-from dinov2.preprocess.intake.sources import Listing, Source, list_sources
+from dinov2.preprocess.intake.source import Source
+from dinov2.preprocess.intake.sources import Listing, list_sources
 from dinov2.preprocess.intake.table import TAKEN, FilmTable, read_table
 from dinov2.preprocess.reasons import Flag, Reason
 from dinov2.preprocess.work.journal import Journal
@@ -219,7 +220,7 @@ class Conversion:
         for source in self.listing.sources:
             name = self.names[source.relative]
             outcome = self.journal.entries[name].outcome
-            shown = name if self.request.config.source_names == "hmac" else source.shown
+            shown = name if self.request.config.privacy.source_names == "hmac" else source.shown
             if outcome.row is None:
                 rejects.append({"file": shown, "reason": outcome.reason, "message": outcome.message})
                 continue

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dinov2.preprocess.intake.sources import Source
+from dinov2.preprocess.intake.source import Source
 from dinov2.preprocess.work.task import Outcome
 
 

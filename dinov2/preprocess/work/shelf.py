@@ -20,7 +20,7 @@ from dinov2.errors import Dinov2Error, LaunchError
 from dinov2.preprocess.work.identity import Identity, read_or_create
 
 FORMAT = 1  # raised when the same configuration begins to give other pictures
-NOT_OF_THE_PICTURES = ("source_names", "max_rejected_share")  # may change between two runs into one folder
+NOT_OF_THE_PICTURES = ("privacy", "limits", "max_rejected_share")  # may change between two runs into one folder
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ from dinov2.preprocess.quality.likeness import likeness
 from dinov2.preprocess.radiograph import Header, Radiograph
 from dinov2.preprocess.reasons import Flag, Reason
 from dinov2.preprocess.render import grey
-from dinov2.preprocess.render.itk import resample, resample_mask
-from dinov2.preprocess.render.upright import upright
+from dinov2.preprocess.render.picture import render
 from dinov2.preprocess.work.identity import Identity
 
 
@@ -59,7 +58,7 @@ def convert_file(task: Task) -> Outcome:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what libraries remark on a damaged file may hold element values
             film, flags = read_film(task.path, config=task.config)
-            levels = to_picture(film, config=task.config)
+            levels = render(film, config=task.config)
     except DicomRejected as error:
         return Outcome(name, reason=str(error.reason), message=str(error))
     except OSError as error:
@@ -95,14 +94,6 @@ def read_film(path: Path, *, config: PreprocessConfig) -> tuple[Radiograph, tupl
         flags = filters.check(dicom.read_header(path), policy=config.filters)
         film = dicom.read_dicom(path, policy=config.decode)
     return film, (*flags, *film.flags)
-
-
-def to_picture(film: Radiograph, *, config: PreprocessConfig) -> NDArray[np.uint8]:
-    """Grey levels uint8 [h, w] of a film.  Raises DicomRejected (constant)."""
-    values = grey.before_resampling(upright(film), config=config.intensity)
-    resized = resample(values, short_side=config.resample.short_side)
-    padding = None if film.padding is None else resample_mask(film.padding, size=resized.shape)
-    return grey.to_grey(resized, config=config.intensity, padding=padding)
 
 
 def image_path(image_id: str) -> str:

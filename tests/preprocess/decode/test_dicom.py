@@ -11,14 +11,15 @@ from dinov2.preprocess.decode import raster
 from dinov2.preprocess.decode.dicom import read_dicom, read_header
 from dinov2.preprocess.quality.likeness import likeness
 from dinov2.preprocess.reasons import Flag, Reason
-from dinov2.preprocess.work.task import read_film, to_picture
+from dinov2.preprocess.render.picture import render
+from dinov2.preprocess.work.task import read_film
 from tests.preprocess.films import SMALL, write_phantom
 
 ENCAPSULATED = (RLELossless, JPEGLSLossless, JPEG2000Lossless)
 
 
 def picture(path, config: PreprocessConfig = SMALL) -> np.ndarray:
-    return to_picture(read_film(path, config=config)[0], config=config).astype(int)
+    return render(read_film(path, config=config)[0], config=config).astype(int)
 
 
 def reason_of(path, config: PreprocessConfig = SMALL) -> str:
@@ -166,7 +167,7 @@ def test_a_dicom_file_with_a_tiff_header_in_its_preamble_is_dicom(tmp_path):
     picture(path)
 
 
-def test_the_first_frame_is_taken_only_where_asked_for(tmp_path):
+def test_the_one_frame_of_many_is_taken_only_where_asked_for(tmp_path):
     path = write_phantom(tmp_path / "a.dcm")
     single = picture(path)
     dataset = pydicom.dcmread(path)
@@ -176,7 +177,7 @@ def test_the_first_frame_is_taken_only_where_asked_for(tmp_path):
     assert reason_of(path) == Reason.MULTI_FRAME
     first = PreprocessConfig(decode=Decode(multi_frame="first"), resample=Resample(short_side=96))
     assert np.array_equal(picture(path, first), single)
-    assert Flag.FIRST_FRAME in read_film(path, config=first)[1]
+    assert Flag.ONE_FRAME_OF_MANY in read_film(path, config=first)[1]
 
 
 def colour_dicom(path, rgb: np.ndarray):

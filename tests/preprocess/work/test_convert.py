@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dinov2 import manifest
-from dinov2.config.preprocess import PreprocessConfig, Resample
+from dinov2.config.preprocess import PreprocessConfig, Privacy, Resample
 from dinov2.errors import ConfigError, DataError, Dinov2Error, LaunchError, ManifestError
 from dinov2.phantom.dicom import Technique
 from dinov2.preprocess.reasons import Flag, Reason
@@ -202,7 +202,7 @@ def test_ids_depend_on_the_key_and_on_nothing_else(folder, tmp_path):
 
 
 def test_input_names_can_be_hidden_too(folder, tmp_path):
-    convert(folder, tmp_path / "out", config=replace(SMALL, source_names="hmac"))
+    convert(folder, tmp_path / "out", config=replace(SMALL, privacy=Privacy(source_names="hmac")))
     names = [
         *manifest.read(tmp_path / "out/manifest.parquet").table.column("source").to_pylist(),
         *rejects(tmp_path / "out"),
