@@ -6,10 +6,11 @@ In: a device and a number format. Out: rates in FLOP/s and plain facts.
 import os
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from dinov2.bench.memory import resident_peak
 
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 
@@ -45,15 +46,7 @@ def peak_memory(device: torch.device) -> float:
     """Bytes: the peak of the GPU's allocator, or of this process's resident memory on a CPU."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    return _resident_peak()
-
-
-def _resident_peak() -> float:
-    """The high-water mark of this program; `getrusage` would count that of the process it was forked from too."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return 1024.0 * int(line.split()[1])
-    raise RuntimeError("/proc/self/status has no VmHWM; memory is measured on Linux")
+    return float(resident_peak())
 
 
 def _seconds(work: Any, *, device: torch.device) -> float:

@@ -9,10 +9,14 @@ from dinov2.cli.console import stdout
 
 EXAMPLES = """examples:
   dinov2 bench step --precision fp32 bf16
-  dinov2 bench loader --json loader.json"""
+  dinov2 bench loader --json loader.json
+  dinov2 bench preprocess --films 32
+  dinov2 bench manifest --rows 2000000"""
 SUBJECTS = {
     "step": "the training step, against the machine's matrix-product rate",
     "loader": "the loader, against a plain Pillow pipeline",
+    "preprocess": "the conversion of films, against SimpleITK and a plain loop",
+    "manifest": "what a manifest of two million rows costs, step by step",
 }
 
 
