@@ -1,32 +1,43 @@
 """The table of the example radiographs, row by row; skipped where they are absent."""
 
 import numpy as np
-import pyarrow.parquet as pq
 import pydicom
 import pytest
 from PIL import Image
 
-from dinov2.config.preprocess import Decode, Filters, Intensity, PreprocessConfig
+from dinov2.config.preprocess import Decode, Filters, Intensity, Limits, PreprocessConfig
 from dinov2.errors import DicomRejected
-from dinov2.preprocess.decode.dicom import read_dicom
+from dinov2.preprocess.decode.film import open_film
+from dinov2.preprocess.quality import filters
 from dinov2.preprocess.quality.likeness import likeness
+from dinov2.preprocess.radiograph import Radiograph
 from dinov2.preprocess.render.picture import render
-from dinov2.preprocess.work.task import read_film
-from tests.preprocess.films import CXR, convert, needs_radiographs
+from tests.preprocess.films import CXR, convert, needs_radiographs, rows_of
 
 pytestmark = needs_radiographs
 DEFAULT = PreprocessConfig()
 OPEN = PreprocessConfig(filters=Filters(modalities=(), body_parts=()))
 
 
+def decoded(name: str, config: PreprocessConfig = DEFAULT) -> Radiograph:
+    film = open_film((CXR / "dicom" / name).read_bytes(), policy=config.decode, limits=Limits())
+    filters.check(film.header, policy=config.filters)
+    return film.frame(0)
+
+
 def picture(name: str, config: PreprocessConfig = DEFAULT) -> np.ndarray:
-    return render(read_film(CXR / "dicom" / name, config=config)[0], config=config)
+    return render(decoded(name, config), config=config)
 
 
 def reason(name: str) -> str:
     with pytest.raises(DicomRejected) as caught:
         picture(name)
     return caught.value.reason
+
+
+def entries(item: pydicom.Dataset) -> np.ndarray:
+    data = item.LUTData
+    return np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data).astype("<u2")
 
 
 def test_a_monochrome1_chest_film_has_dark_lungs_and_a_bright_spine():
@@ -49,7 +60,7 @@ def test_the_relabelled_film_is_the_negative_and_is_flagged(tmp_path):
     good, bad = picture("chest_mono2_jpeg_baseline.dcm"), picture("chest_mono1_relabelled.dcm")
     assert np.abs(255 - good.astype(int) - bad).max() <= 1
     convert(CXR / "dicom" / "chest_mono1_relabelled.dcm", tmp_path / "out", config=DEFAULT)
-    assert pq.read_table(tmp_path / "out/manifest.parquet").column("flags").to_pylist() == ["polarity_suspect"]
+    assert [row["flags"] for row in rows_of(tmp_path / "out")] == ["polarity_suspect,screenshot"]
 
 
 @pytest.mark.parametrize("name", ["hip_mono2_jpeg_lossless", "hip_mono2_rle", "ankle_mono1_j2k_lossless"])
@@ -68,45 +79,38 @@ def test_lut_test_objects_are_left_out_by_their_modality(name):
 
 
 def test_the_modality_lut_of_the_test_object_is_applied_entry_by_entry():
-    path = CXR / "dicom" / "mlut_18.dcm"
-    dataset = pydicom.dcmread(path)
+    dataset = pydicom.dcmread(CXR / "dicom" / "mlut_18.dcm")
     item = dataset.ModalityLUTSequence[0]
-    table = (
-        np.asarray(item.LUTData).astype("<u2")
-        if not isinstance(item.LUTData, bytes)
-        else np.frombuffer(item.LUTData, "<u2")
-    )
-    first = int(item.LUTDescriptor[1])
+    table, first = entries(item), int(item.LUTDescriptor[1])
     expected = table[np.clip(dataset.pixel_array.astype(int) - first, 0, len(table) - 1)]
-    assert np.array_equal(read_dicom(path, policy=Decode()).pixels, expected)
+    assert np.array_equal(decoded("mlut_18.dcm", OPEN).pixels, expected)
 
 
 def test_the_voi_lut_of_the_test_object_is_applied_where_asked_for():
-    path = CXR / "dicom" / "vlut_04.dcm"
-    dataset = pydicom.dcmread(path)
-    item = dataset.VOILUTSequence[0]
-    table = (
-        np.asarray(item.LUTData).astype("<u2")
-        if not isinstance(item.LUTData, bytes)
-        else np.frombuffer(item.LUTData, "<u2")
-    )
-    film = read_dicom(path, policy=Decode(voi=True))
-    assert np.array_equal(film.pixels, table[dataset.pixel_array])
+    dataset = pydicom.dcmread(CXR / "dicom" / "vlut_04.dcm")
+    film = decoded("vlut_04.dcm", PreprocessConfig(filters=OPEN.filters, decode=Decode(voi=True)))
+    assert np.array_equal(film.pixels, entries(dataset.VOILUTSequence[0])[dataset.pixel_array])
     assert film.flags == ()
-    assert not np.array_equal(film.pixels, read_dicom(path, policy=Decode()).pixels)
+    assert not np.array_equal(film.pixels, decoded("vlut_04.dcm", OPEN).pixels)
 
 
 def test_in_one_run_three_films_are_accepted_and_each_of_the_rest_has_its_reason(tmp_path):
+    """Two of the three are one film in two encodings, under two UIDs."""
     summary, _ = convert(CXR / "dicom", tmp_path / "out", config=DEFAULT)
-    rows = pq.read_table(tmp_path / "out/manifest.parquet").to_pylist()
+    rows = rows_of(tmp_path / "out")
+    crosswalk = (tmp_path / "out.private/crosswalk.csv").read_text().splitlines()
     accepted = ["chest_mono1_15bit_j2k.dcm", "chest_mono1_jpegls_near.dcm", "chest_mono2_jpeg_baseline.dcm"]
-    assert [row["source"] for row in rows] == accepted
+    names = [line.split(",")[1] for row in rows for line in crosswalk if line.startswith(row["source"])]
+    assert names == accepted
     assert {str(reason): count for reason, count in summary.reasons.items()} == {
         "body_part": 3,
         "modality": 2,
         "duplicate_uid": 1,
     }
-    assert all(row["flags"] == "" and row["view"] == "PA" for row in rows)
+    assert summary.num_unlike == 1, "the relabelled film shows the negative of the one that is kept"
+    assert [row["flags"] for row in rows] == ["", "near_duplicate", "screenshot"], "the third is a Secondary Capture"
+    assert rows[1]["duplicate_of"] == rows[0]["image_id"]
+    assert all(row["view"] == "PA" for row in rows)
 
 
 @pytest.mark.parametrize("mapping", ["minmax", "percentile", "equalise"])
@@ -130,6 +134,6 @@ def test_the_table_of_the_png_films_joins_every_one(tmp_path):
     for name in sorted((CXR / "hannover").glob("*.png"))[:4]:
         (few / name.name).write_bytes(name.read_bytes())
     summary, _ = convert(few, tmp_path / "out", config=DEFAULT, table=CXR / "hannover.csv")
-    rows = pq.read_table(tmp_path / "out/manifest.parquet").to_pylist()
+    rows = rows_of(tmp_path / "out")
     assert summary.num_unmatched == 0
     assert all(row["view"] in ("AP", "PA") and row["split"] and row["patient"] and row["icu"] in (0, 1) for row in rows)

@@ -1,30 +1,41 @@
-"""A folder of films -> a folder of pictures with their manifest.
+"""An archive of films -> a folder of pictures with their manifest.
 
-In: a `Request`. Out: an outcome per file while it runs, then `images/`, `manifest.parquet` (and `.csv`), `rejected.csv`
-and a `Summary`. It never stops on one file; what is finished is not done again; the order of the rows is that of the
-input paths, whatever finished first.
+In: a `Request`. Out: an outcome per file while it runs, then `images/`, `manifest.parquet` (and `.csv`),
+`rejected.csv`, the crosswalk and a `Summary`. It never stops on one file; what is finished is not done again; the order
+of the rows is that of the listing, whatever finished first and in whichever run.
 """
 
+import json
+import os
+import re
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from dinov2.config.preprocess import PreprocessConfig
-from dinov2.errors import DataError, LaunchError, ManifestError
-from dinov2.manifest import from_rows
+from dinov2.errors import LaunchError
+from dinov2.preprocess.intake.archives import spool
+from dinov2.preprocess.intake.names import Skipped, Why
 from dinov2.preprocess.intake.source import Source
-from dinov2.preprocess.intake.sources import Listing, list_sources
-from dinov2.preprocess.intake.table import TAKEN, FilmTable, read_table
-from dinov2.preprocess.reasons import Flag, Reason
-from dinov2.preprocess.work.journal import Journal
-from dinov2.preprocess.work.pool import run_ordered
-from dinov2.preprocess.work.shelf import Shelf, open_shelf, write_rejects, writing
-from dinov2.preprocess.work.task import Outcome, Task, convert_file, image_path, partial_path
+from dinov2.preprocess.intake.sources import iter_sources
+from dinov2.preprocess.reasons import Reason
+from dinov2.preprocess.work.commit import commit
+from dinov2.preprocess.work.joined import Tables, read_tables
+from dinov2.preprocess.work.outcome import Outcome
+from dinov2.preprocess.work.places import find_places, private_folder
+from dinov2.preprocess.work.pool import Allowance, Lost, run_tasks
+from dinov2.preprocess.work.repeats import Repeats, find_repeats, turn_away_repeats
+from dinov2.preprocess.work.shelf import Shelf, open_shelf, writing
+from dinov2.preprocess.work.state import Job, State
+from dinov2.preprocess.work.summary import Summary
+from dinov2.preprocess.work.tables import Wanted, as_text, write_tables
+from dinov2.preprocess.work.task import BYTES_PER_MB, Task, Workshop, convert_file
 
-TRIED_AGAIN = frozenset({Reason.UNREADABLE, Reason.WORKER_DIED})  # may be the machine's fault, not the file's
+FILES_PER_PAGE = 4096
+OUR_PICTURE = re.compile(r"[0-9a-f]{16}\.png")
+Found = tuple[Job, Outcome | Lost]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,240 +47,213 @@ class Request:
     config: PreprocessConfig
     dataset: str = ""
     table: Path | None = None
+    list_root: Path | None = None  # where the relative names of a list start
     key_file: Path | None = None
+    private: Path | None = None
+    share: tuple[int, int] | None = None  # number, from 1, of how many
     csv: bool = False
+    verify_inputs: bool = False  # read every file again, whatever its time of change says
     num_workers: int = 1  # 0: in this process
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """Counts of a finished conversion, earlier runs into the same folder included."""
-
-    num_pictures: int
-    reasons: Mapping[Reason, int]
-    flags: Mapping[Flag, int]
-    num_skipped: int  # left out by suffix, never looked at
-    num_absent: int  # pictures of earlier runs whose input file is gone
-    num_unmatched: int  # pictures without a row in the table
-    manifest: Path
-    rejected: Path
-
-    @property
-    def num_faults(self) -> int:
-        """Rejects that no filter and no duplicate accounts for."""
-        return sum(count for reason, count in self.reasons.items() if reason.kind == "fault")
-
-    def check(self, *, max_rejected_share: float) -> None:
-        """Raise DataError where no picture was made, or the share of faults is above the one allowed."""
-        if not self.num_pictures:
-            raise DataError(f"no file became a picture. {self.rejected} has the reason of each.")
-        share = self.num_faults / (self.num_faults + self.num_pictures)
-        if share > max_rejected_share:
-            raise DataError(
-                f"{self.num_faults} files ({share:.1%} of those that no filter excluded) could not be used; allowed is "
-                f"{max_rejected_share:.1%}. Everything is written; {self.rejected} has the reason of each. "
-                "Mend the files, or raise max_rejected_share."
-            )
-
-    def remarks(self) -> tuple[str, ...]:
-        """What the counts by reason do not say."""
-        lines = (
-            (self.num_skipped, "files were left out by their suffix or name, unread"),
-            (self.num_absent, "pictures of earlier runs are in images/ but not in the manifest: their input is gone"),
-            (self.num_unmatched, "pictures have no row in the table"),
-        )
-        return tuple(f"{count} {text}" for count, text in lines if count)
 
 
 class Conversion:
     """One conversion: `run` does the files that are not done, `finish` writes the tables."""
 
-    def __init__(self, request: Request, *, shelf: Shelf, listing: Listing, table: FilmTable | None) -> None:
-        """Find out what is done; see `open_conversion`."""
-        self.request, self.shelf, self.listing, self.table = request, shelf, listing, table
-        self.journal = Journal(shelf.state / "journal.jsonl")
-        self.names = {source.relative: shelf.identity.name("path", source.relative) for source in listing.sources}
-        known = set(self.names.values())
-        self.num_absent = sum(
-            entry.outcome.row is not None for name, entry in self.journal.entries.items() if name not in known
-        )
-        if self.journal.entries and known.isdisjoint(self.journal.entries):
+    def __init__(self, request: Request, *, shelf: Shelf, state: State, tables: Tables) -> None:
+        """See `open_conversion`."""
+        self.request, self.shelf, self.state, self.tables = request, shelf, state, tables
+        self.skipped: Counter[Why] = Counter()
+        self.num_files = self.num_done = 0
+        self.remarks = [*shelf.remarks, *tables.remarks()]
+        self._repeats: Repeats | None = None
+
+    def list_inputs(self, found: Iterator[Source | Skipped]) -> None:
+        """Take the listing in and find out what is done.
+
+        Raises ManifestError (nothing there, a table that does not fit), LaunchError (the output is of another input).
+        """
+        self.num_files, num_repeated = self.state.list_anew(self._named(found))
+        if num_repeated:
+            self.remarks.append(f"{num_repeated} files were listed twice and are looked at once")
+        if self.state.knows_any() is False and self.num_files:
             raise LaunchError(
-                f"{shelf.root}: was made from other files than those in {request.input}. Give each input its own "
-                "--output; `dinov2 manifest merge` joins them."
+                f"{self.shelf.places.root}: was made from other files than those in {self.request.input}. Give each "
+                "input its own --output; `dinov2 manifest merge` joins them."
             )
-        self.kept: dict[str, Source] = {}  # image id -> the input whose picture it is
-        self.todo = self._unfinished()
-        self.num_files = len(listing.sources)
-        self.num_done = self.num_files - len(self.todo)
+        limits = json.dumps(asdict(self.request.config.limits))
+        self.state.find_unfinished(
+            verify=self.request.verify_inputs, limits_changed=self.state.fact("limits") != limits
+        )
+        for _, wanted, present in self._folders():
+            self.state.convert_again(self.state.names_of_images(sorted(wanted - present)))
+        self.state.find_wrong_duplicates()
+        self.num_done = self.num_finished()
+        self.state.commit(now=True)
 
     def run(self) -> Generator[Outcome, None, None]:
-        """An outcome per unfinished file, committed before it is yielded.
+        """An outcome per unfinished file, noted before it is yielded.
 
         Raises Dinov2Error where the output takes nothing more. Leaving early (Ctrl-C too) keeps all that was yielded.
         """
-        by_relative = {source.relative: source for source in self.todo}
-        tasks = (
-            Task(
-                source.path,
-                source.relative,
-                partial=self.shelf.partial,
-                config=self.request.config,
-                identity=self.shelf.identity,
-            )
-            for source in self.todo
-        )
-        with writing(self.shelf.root):
-            for task, answer in run_ordered(convert_file, tasks, num_workers=self.request.num_workers):
-                lost = Outcome(
-                    self.names[task.relative],
-                    reason=Reason.WORKER_DIED,
-                    message="the converting process died at this file (out of memory, or a fault in a decoder). Run "
-                    "again to retry it.",
-                )
-                outcome = self._commit(by_relative[task.relative], answer or lost)
-                self.num_done += 1
-                yield outcome
+        config = self.request.config
+        with writing(self.shelf.places.root):
+            try:
+                while True:
+                    with closing(self._pass()) as outcomes:
+                        for outcome in outcomes:
+                            self.num_done = min(self.num_done + 1, self.num_files)
+                            yield outcome
+                    if self.state.find_wrong_duplicates():
+                        continue  # a film gave way to one that turned out to be another, or worse
+                    self._repeats = find_repeats(self.state, near_duplicate_bits=config.quality.near_duplicate_bits)
+                    if not turn_away_repeats(self.state, self._repeats, shelf=self.shelf, config=config):
+                        break
+            finally:
+                self.state.commit(now=True)
 
     def finish(self) -> Summary:
-        """Write manifest and rejects for every input file, in the order of the paths.  Raises Dinov2Error where they
-        cannot be written.
+        """Write the tables for every input, after `run` came to its end.  Raises Dinov2Error where they cannot be
+        written.
         """
-        rows, rejects, num_unmatched = self._tables()
-        root = self.shelf.root
-        manifest = from_rows(rows, root=root)
-        with writing(root):
-            write_rejects(root / "rejected.csv", rejects)
-            for name in ("manifest.parquet", *(["manifest.csv"] if self.request.csv else [])):
-                try:
-                    manifest.write(root / name)
-                except OSError:
-                    (root / f".{name}.partial").unlink(missing_ok=True)
-                    raise
+        if self._repeats is None:
+            raise AssertionError("finish comes after the end of run")
+        places, privacy = self.shelf.places, self.request.config.privacy
+        wanted = Wanted(
+            dataset=self.request.dataset,
+            csv=self.request.csv,
+            names_shown=privacy.source_names == "path",
+            crosswalk=privacy.crosswalk,
+        )
+        with writing(places.root):
+            self._sweep()
+            counts = write_tables(
+                self.state, shelf=self.shelf, tables=self.tables, repeats=self._repeats, wanted=wanted
+            )
+            self.state.remember("limits", json.dumps(asdict(self.request.config.limits)))
+            self.state.commit(now=True)
         return Summary(
-            num_pictures=len(rows),
-            reasons=Counter(Reason(reject["reason"]) for reject in rejects),
-            flags=Counter(Flag(flag) for row in rows for flag in row["flags"].split(",") if flag),
-            num_skipped=self.listing.num_skipped,
-            num_absent=self.num_absent,
-            num_unmatched=num_unmatched,
-            manifest=root / "manifest.parquet",
-            rejected=root / "rejected.csv",
+            num_files=self.num_files,
+            num_pictures=counts.num_pictures,
+            reasons=counts.reasons,
+            flags=counts.flags,
+            skipped=self.skipped,
+            num_gone=self.state.num_gone(),
+            num_unmatched=counts.num_unmatched,
+            num_unlike=counts.num_unlike,
+            manifest=places.manifest,
+            rejected=places.rejected,
+            crosswalk=places.crosswalk if privacy.crosswalk else None,
+            key=places.key,
         )
 
-    def _unfinished(self) -> tuple[Source, ...]:
-        """Inputs that are new, changed, whose picture is gone, or whose better duplicate is."""
-        duplicates, todo = [], []
-        for source in self.listing.sources:
-            entry = self.journal.entries.get(self.names[source.relative])
-            outcome = entry.outcome if entry and entry.is_of(source) else None
-            if outcome is None or outcome.reason in TRIED_AGAIN:
-                todo.append(source)
-            elif outcome.reason == Reason.DUPLICATE_UID:
-                duplicates.append((source, outcome))
-            elif outcome.row is not None and (outcome.image_id in self.kept or not self._picture(outcome).is_file()):
-                todo.append(source)
-            elif outcome.row is not None:
-                self.kept[outcome.image_id] = source
-        todo += [source for source, outcome in duplicates if outcome.image_id not in self.kept]
-        return tuple(sorted(todo, key=lambda source: source.relative))
+    def num_finished(self) -> int:
+        """Inputs that need not be looked at again."""
+        return self.num_files - self.state.num_todo()
 
-    def _commit(self, source: Source, outcome: Outcome) -> Outcome:
-        """Move the picture to its place and note the outcome; of two films with one UID the better one stays."""
-        self._remove_former_picture(source, outcome=outcome)
-        if outcome.row is not None:
-            keeper = self.kept.get(outcome.image_id)
-            partial = partial_path(self.shelf.partial, name=outcome.name)
-            if keeper is not None and keeper != source and self._rank(keeper) < self._rank(source, outcome=outcome):
-                partial.unlink()
-                outcome = _duplicate(outcome)
-            else:
-                picture = self._picture(outcome)
-                picture.parent.mkdir(parents=True, exist_ok=True)
-                partial.replace(picture)
-                self.kept[outcome.image_id] = source
-                if keeper is not None and keeper != source:
-                    self.journal.add(keeper, _duplicate(self.journal.entries[self.names[keeper.relative]].outcome))
-        self.journal.add(source, outcome)
-        return outcome
-
-    def _rank(self, source: Source, *, outcome: Outcome | None = None) -> tuple[bool, str]:
-        """Lower is better: a film of the right polarity before a suspect one, then the order of the paths."""
-        outcome = outcome or self.journal.entries[self.names[source.relative]].outcome
-        flags = (outcome.row or {}).get("flags", "")
-        return Flag.POLARITY_SUSPECT in flags.split(","), source.relative
-
-    def _remove_former_picture(self, source: Source, *, outcome: Outcome) -> None:
-        """A changed file may have another identity now; what it left under the old one goes, unless another file owns
-        it.
-        """
-        entry = self.journal.entries.get(outcome.name)
-        if entry is None or entry.outcome.row is None or entry.outcome.image_id == outcome.image_id:
-            return
-        if self.kept.get(entry.outcome.image_id) in (None, source):
-            self._picture(entry.outcome).unlink(missing_ok=True)
-
-    def _picture(self, outcome: Outcome) -> Path:
-        return self.shelf.root / "images" / image_path(outcome.image_id)
-
-    def _tables(self) -> tuple[list[dict[str, Any]], list[dict[str, str]], int]:
-        rows: list[dict[str, Any]] = []
-        rejects: list[dict[str, str]] = []
-        seen: set[str] = set()
-        num_unmatched = 0
-        for source in self.listing.sources:
-            name = self.names[source.relative]
-            outcome = self.journal.entries[name].outcome
-            shown = name if self.request.config.privacy.source_names == "hmac" else source.shown
-            if outcome.row is None:
-                rejects.append({"file": shown, "reason": outcome.reason, "message": outcome.message})
+    def _named(self, found: Iterator[Source | Skipped]) -> Iterator[tuple[str, Source]]:
+        """The sources with their names, counted and compared with the tables page by page."""
+        matched = [False] * len(self.tables.tables)
+        page: list[str] = []
+        identity = self.shelf.identity
+        for one in found:
+            if isinstance(one, Skipped):
+                self.skipped[one.why] += 1
                 continue
-            values = self.table.find(source.relative) if self.table else None
-            num_unmatched += self.table is not None and values is None
-            row = dict(outcome.row) | {"dataset": self.request.dataset or None, "source": shown}
-            if row["sha256"] in seen:
-                row["flags"] = ",".join(filter(None, (row["flags"], Flag.DUPLICATE_PIXELS)))
-            seen.add(row["sha256"])
-            rows.append(self._joined(row, values=values))
-        return rows, rejects, num_unmatched
+            yield identity.name("path", one.relative), one
+            if self.tables.tables:
+                page.append(one.relative)
+                if len(page) == FILES_PER_PAGE:
+                    matched = self._match(page, matched)
+                    page.clear()
+        matched = self._match(page, matched)
+        if self.request.share is None:  # a share may well hold no file of a table
+            self.tables.refuse_strangers(matched)
 
-    def _joined(self, row: dict[str, Any], *, values: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The row with what the table knows; patients and studies of the table get names like those of the headers."""
-        if self.table is None:
-            return row
-        found = values or {}
-        taken = {key: str(found[key]).strip() for key in TAKEN if found.get(key) not in (None, "")}
-        taken |= {key: self.shelf.identity.name(key, taken[key]) for key in ("patient", "study") if key in taken}
-        return row | taken | {key: found.get(key) for key in self.table.columns if key not in TAKEN}
+    def _match(self, page: list[str], matched: list[bool]) -> list[bool]:
+        shown = as_text if self.request.config.privacy.source_names == "path" else None
+        return [a or b for a, b in zip(matched, self.tables.match(page, shown=shown), strict=True)]
+
+    def _pass(self) -> Generator[Outcome, None, None]:
+        """Every file that is marked, once."""
+        config, limits = self.request.config, self.request.config.limits
+        workshop = Workshop(config, self.shelf.identity, self.shelf.partial)
+        jobs: dict[str, Job] = {}  # those in flight
+
+        def sources() -> Iterator[Source]:
+            for job in self.state.jobs():
+                jobs[job.name] = job
+                yield job.source
+
+        def tasks() -> Iterator[Task]:
+            spooled = spool(sources(), folder=self.shelf.places.spool, max_bytes=int(limits.max_file_mb * BYTES_PER_MB))
+            for source in spooled:
+                name = self.shelf.identity.name("path", source.relative)
+                yield Task(name, source, workshop, jobs[name].known)
+
+        allowance = Allowance(seconds=limits.seconds_per_file, memory_mb=limits.memory_mb)
+        answers = run_tasks(convert_file, tasks(), num_workers=self.request.num_workers, allowance=allowance)
+        with closing(answers):
+            for task, answer in answers:
+                job = jobs.pop(task.name)
+                outcome = self._lost(answer) if isinstance(answer, Lost) else answer
+                yield commit(job, outcome, state=self.state, shelf=self.shelf)
+
+    def _lost(self, how: Lost) -> Outcome:
+        if how is Lost.TIMED_OUT:
+            limit = f"{self.request.config.limits.seconds_per_file:g}"
+            return Outcome(
+                reason=Reason.TIME_LIMIT,
+                message=f"took longer than {limit} s (limits.seconds_per_file). Run again to retry it, or exclude it.",
+            )
+        return Outcome(
+            reason=Reason.WORKER_DIED,
+            message="the converting process died at this file (out of memory, or a fault in a decoder). Run again to "
+            "retry it.",
+        )
+
+    def _folders(self) -> Iterator[tuple[Path, set[str], set[str]]]:
+        """Each folder of pictures, the ids that should be there, and those that are."""
+        for number in range(256):
+            folder = self.shelf.places.images / f"{number:02x}"
+            try:
+                with os.scandir(folder) as entries:
+                    present = {entry.name[:-4] for entry in entries if OUR_PICTURE.fullmatch(entry.name)}
+            except FileNotFoundError:
+                present = set()
+            yield folder, self.state.pictures_in(folder.name), present
+
+    def _sweep(self) -> None:
+        """Remove pictures that no input accounts for: a kill fell between their move and its note, and their file has
+        gone or changed since.
+        """
+        for folder, wanted, present in self._folders():
+            for image_id in present - wanted:
+                (folder / f"{image_id}.png").unlink()
+            if wanted - present:
+                raise LaunchError(
+                    f"{folder}: {len(wanted - present)} pictures have vanished while this ran. Run the same command "
+                    "again: it makes them anew."
+                )
 
 
 @contextmanager
 def open_conversion(request: Request) -> Iterator[Conversion]:
-    """Check the whole request before the first file is touched, and hold the output folder until the block is left.
+    """Check the whole request before the first file is converted, and hold the output until the block is left.
 
     Raises ManifestError (nothing to convert, a table that fits no file), LaunchError (the output belongs to something
     else), Dinov2Error (it cannot be written, no key).
     """
-    listing = list_sources(request.input, output=request.output)
-    table = read_table(request.table) if request.table else None
-    if table is not None and not any(table.find(source.relative) is not None for source in listing.sources):
-        raise ManifestError(
-            f"{table.path}: none of its {table.num_rows} rows names a file of {request.input} (the first there is "
-            f"{listing.sources[0].relative}). Write the paths relative to --input."
-        )
-    with open_shelf(request.output, config=request.config, key_file=request.key_file) as shelf:
-        conversion = Conversion(request, shelf=shelf, listing=listing, table=table)
-        try:
-            yield conversion
-        finally:
-            conversion.journal.close()
-
-
-def _duplicate(outcome: Outcome) -> Outcome:
-    return replace(
-        outcome,
-        row=None,
-        reason=Reason.DUPLICATE_UID,
-        message=f"(0008,0018) SOP Instance UID is that of the film kept as {outcome.image_id}. Remove one of them "
-        "if they differ.",
+    tables = read_tables(request.input, table=request.table, keep_columns=request.config.privacy.keep_columns)
+    home = private_folder(request.output, private=request.private)
+    found = iter_sources(
+        request.input, leave_out=[request.output, home], list_root=request.list_root, share=request.share
     )
+    places = find_places(request.output, private=request.private, key_file=request.key_file, share=request.share)
+    with open_shelf(places, config=request.config, create_key=request.key_file is None) as shelf:
+        with writing(places.root):
+            state = State(places.state)
+        with closing(state):
+            conversion = Conversion(request, shelf=shelf, state=state, tables=tables)
+            with writing(places.root):
+                conversion.list_inputs(found)
+            yield conversion

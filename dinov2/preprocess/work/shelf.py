@@ -1,74 +1,78 @@
-"""The output folder: what lies where, whose it is, and that one command at a time writes to it.
+"""The output folder: whose it is, with which settings it was made, and that one command at a time writes to it.
 
-In: the folder, the configuration, a key file. Out: an open `Shelf`. Layout: `images/`, `manifest.parquet`,
-`rejected.csv`, `.id_key`, and `.preprocess/` with the journal, the settings and pictures that are not finished.
+In: places, the configuration, the key. Out: an open `Shelf`.
 """
 
-import csv
+import errno
 import fcntl
 import json
-import os
+import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from dinov2 import __version__
 from dinov2.config.preprocess import PreprocessConfig
 from dinov2.errors import Dinov2Error, LaunchError
 from dinov2.preprocess.work.identity import Identity, read_or_create
+from dinov2.preprocess.work.places import Places
 
-FORMAT = 1  # raised when the same configuration begins to give other pictures
-NOT_OF_THE_PICTURES = ("privacy", "limits", "max_rejected_share")  # may change between two runs into one folder
+FORMAT = 2  # raised when the same configuration begins to give other pictures
+MAY_CHANGE = ("limits.", "privacy.source_names", "max_rejected_share")  # between two runs into one folder
+NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
+OTHERS = 0o077  # permissions of anybody but the owner
+LIBRARIES = (  # whose versions a picture may depend on
+    "pydicom",
+    "pylibjpeg",
+    "pylibjpeg-openjpeg",
+    "pylibjpeg-rle",
+    "pyjpegls",
+    "python-gdcm",
+    "pillow",
+    "opencv-python-headless",
+    "numpy",
+    "scipy",
+    "SimpleITK",
+)
 
 
 @dataclass(frozen=True)
 class Shelf:
     """An output folder that is ours until `open_shelf` is left."""
 
-    root: Path
+    places: Places
     identity: Identity
-
-    @property
-    def state(self) -> Path:
-        """What only this room reads."""
-        return self.root / ".preprocess"
-
-    @property
-    def partial(self) -> Path:
-        """Pictures that no journal line speaks of yet."""
-        return self.state / "partial"
+    partial: Path  # a folder of this run alone: a worker that outlived an earlier one does not meet it
+    remarks: tuple[str, ...]
 
 
 @contextmanager
-def open_shelf(root: Path, *, config: PreprocessConfig, key_file: Path | None) -> Iterator[Shelf]:
-    """Make or reopen the folder, and hold it alone.
+def open_shelf(places: Places, *, config: PreprocessConfig, create_key: bool) -> Iterator[Shelf]:
+    """Make or reopen the folders, and hold them alone.
 
     Raises LaunchError where another command is writing there, or the folder was made with other settings or another
     key; Dinov2Error where it cannot be written.
     """
-    with writing(root):
-        (root / ".preprocess").mkdir(parents=True, exist_ok=True)
-        lock = (root / ".preprocess" / "lock").open("w")
+    with writing(places.root):
+        places.root.mkdir(parents=True, exist_ok=True)
+        remarks = [*_make_private(places.private), *_make_private(places.key.parent, exists=not create_key)]
+        lock = places.lock.open("w")
     with lock:
+        remarks += _take(lock, root=places.root)
+        with writing(places.root):
+            identity = read_or_create(places.key, create=create_key)
+            remarks += _check_record(places, config=config, identity=identity)
+            _remove_leftovers(places)
+            partial = places.partial / secrets.token_hex(4)
+            partial.mkdir(parents=True)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LaunchError(
-                f"{root}: another `dinov2 preprocess` is writing there. Wait until it has ended, or give another "
-                "--output."
-            ) from error
-        with writing(root):
-            identity = read_or_create(key_file or root / ".id_key", create=key_file is None)
-            shelf = Shelf(root, identity)
-            _check_settings(shelf, config=config)
-            shutil.rmtree(shelf.partial, ignore_errors=True)
-            shelf.partial.mkdir()
-        try:
-            yield shelf
+            yield Shelf(places, identity, partial, tuple(dict.fromkeys(remarks)))
         finally:
-            shutil.rmtree(shelf.partial, ignore_errors=True)
+            _remove_leftovers(places)
 
 
 @contextmanager
@@ -78,57 +82,109 @@ def writing(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise Dinov2Error(
-            f"{error.filename or root}: cannot be written ({error.strerror or error}). Free some space or mend the "
-            "permissions, then run the same "
-            "command again: finished pictures are kept and not done twice."
+            f"{error.filename or root}: cannot be written ({error.strerror or type(error).__name__}). Free some space "
+            "or mend the permissions, then run the same command again: finished pictures are kept and not done twice."
         ) from error
 
 
-def write_rejects(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
-    """`rejected.csv`, whole or not at all."""
+def _remove_leftovers(places: Places) -> None:
+    shutil.rmtree(places.partial, ignore_errors=True)
+    shutil.rmtree(places.spool, ignore_errors=True)
+
+
+def _make_private(folder: Path, *, exists: bool = False) -> list[str]:
+    """A folder for its owner alone; one that was there before is left as it is, with a remark."""
+    if exists:
+        return []
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    for parent in reversed(missing):
+        parent.mkdir(mode=0o700, exist_ok=True)  # of the parents too: none of them was there for anybody else
+    if folder.stat().st_mode & OTHERS:
+        return [f"{folder}: others may look into this folder, which holds the key and what ids stand for: chmod 700 it"]
+    return []
+
+
+def _take(lock: IO[str], *, root: Path) -> list[str]:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LaunchError(
+            f"{root}: another `dinov2 preprocess` is writing there. Wait until it has ended, or give another --output."
+        ) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return [f"{root}: its file system knows no locks; take care that no second command writes there"]
+    return []
+
+
+def _check_record(places: Places, *, config: PreprocessConfig, identity: Identity) -> list[str]:
+    """The folder's settings are ours, or it has none yet and takes ours."""
+    ours = {
+        "format": FORMAT,
+        "key": identity.fingerprint,  # of the key, by which it is recognised; not the key
+        "settings": flat_settings(config),
+        "dinov2": __version__,
+        "libraries": _versions(),
+    }
+    if not places.record.exists():
+        _write_record(places.record, ours)
+        return []
+    try:
+        theirs = json.loads(places.record.read_text(encoding="utf-8"))
+        before = {"format": theirs["format"]} | theirs["settings"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise LaunchError(
+            f"{places.record}: is no record of a conversion. Give another --output, or remove this one to make it anew."
+        ) from error
+    if theirs.get("key") != ours["key"]:
+        raise LaunchError(
+            f"{places.root}: its pictures are named under another key. Give the same --key-file (or --private) as "
+            "before, or another --output."
+        )
+    now: dict[str, Any] = {"format": FORMAT} | flat_settings(config)
+    changed = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
+    if changed:
+        listed = "; ".join(f"{key} was {before.get(key)!r} and is now {now.get(key)!r}" for key in changed)
+        raise LaunchError(
+            f"{places.root}: was made with other settings: {listed}. Give another --output, or remove this one to "
+            "make it anew."
+        )
+    return _other_versions(theirs, ours)
+
+
+def _other_versions(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    before, now = ({"dinov2": of.get("dinov2"), **of.get("libraries", {})} for of in (theirs, ours))
+    changed = [f"{name} {before.get(name)} (now {now.get(name)})" for name in now if before.get(name) != now.get(name)]
+    return [f"the output was begun with {', '.join(changed)}; pictures may differ in a level"] if changed else []
+
+
+def _write_record(path: Path, record: Mapping[str, Any]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", newline="", encoding="utf-8") as stream:
-            table = csv.DictWriter(stream, fieldnames=("file", "reason", "message"), lineterminator="\n")
-            table.writeheader()
-            table.writerows(rows)
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         partial.replace(path)
-    except OSError:
+    finally:
         partial.unlink(missing_ok=True)
-        raise
 
 
-def _check_settings(shelf: Shelf, *, config: PreprocessConfig) -> None:
-    """The folder's settings are ours, or it has none yet and takes ours."""
-    ours = _settings(config, identity=shelf.identity)
-    path = shelf.state / "settings.json"
-    if not path.exists():
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(ours, indent=1) + os.linesep, encoding="utf-8")
-        partial.replace(path)
-        return
-    theirs = json.loads(path.read_text(encoding="utf-8"))
-    changed = [key for key in dict.fromkeys([*theirs, *ours]) if theirs.get(key) != ours.get(key)]
-    if not changed:
-        return
-    if "key" in changed:
-        raise LaunchError(
-            f"{shelf.root}: its pictures are named under another key. Give the same --key-file as before, or "
-            "another --output."
-        )
-    listed = "; ".join(f"{key} was {theirs.get(key)!r} and is now {ours.get(key)!r}" for key in changed)
-    raise LaunchError(
-        f"{shelf.root}: was made with other settings: {listed}. Give another --output, or remove this one to make "
-        "it anew."
-    )
-
-
-def _settings(config: PreprocessConfig, *, identity: Identity) -> dict[str, Any]:
-    """Flat, as JSON gives it back."""
-    flat: dict[str, Any] = {"format": FORMAT, "key": identity.fingerprint}
+def flat_settings(config: PreprocessConfig) -> dict[str, Any]:
+    """The settings that decide about pictures and tables, as JSON gives them back."""
+    flat: dict[str, Any] = {}
     for section, values in asdict(config).items():
-        if section not in NOT_OF_THE_PICTURES:
-            flat |= {
-                f"{section}.{key}": list(value) if isinstance(value, tuple) else value for key, value in values.items()
-            }
+        items = values.items() if isinstance(values, dict) else [("", values)]
+        for key, value in items:
+            name = f"{section}.{key}" if key else section
+            if not name.startswith(MAY_CHANGE):
+                flat[name] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+def _versions() -> dict[str, str | None]:
+    def of(name: str) -> str | None:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
+
+    return {name: of(name) for name in LIBRARIES}
