@@ -1,15 +1,17 @@
-"""A phantom -> a DICOM file that says what it is.  In this room the only user of pydicom.
+"""A phantom -> a DICOM file that says what it is.
 
 In: a film in 0..1, a `Technique`, an `Identification`. Out: bytes on disk, the same ones for the same input.
 """
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
@@ -24,15 +26,16 @@ from pydicom.uid import (
     generate_uid,
 )
 
-Stored = NDArray[np.uint8] | NDArray[np.uint16]
-ENCODERS = {RLELossless: "pylibjpeg", JPEGLSLossless: "pyjpegls", JPEG2000Lossless: "pylibjpeg"}
-SYNTAXES: tuple[UID, ...] = (
+from dinov2.phantom.encoders import ENCODERS, LOSSY, Stored, encode
+
+NATIVE: tuple[UID, ...] = (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     ExplicitVRBigEndian,
     DeflatedExplicitVRLittleEndian,
-    *ENCODERS,
 )
+SYNTAXES = (*NATIVE, RLELossless, JPEGLSLossless, JPEG2000Lossless)  # of a series: all bit depths, nothing lost
+WRITABLE = (*NATIVE, *ENCODERS)  # everything; some take one bit depth, some need the extra `test`
 BITS_STORED = (8, 10, 12, 14, 16)
 FILM_HEIGHT_MM = 400.0
 REMARK = "SYNTHETIC PHANTOM, NOT A PATIENT"
@@ -62,38 +65,46 @@ class Identification:
 def write_film(path: Path, film: NDArray[np.float32], *, technique: Technique, identification: Identification) -> None:
     """Write `film` [H, W] in 0..1, larger where more is absorbed, as one CR or DX image.
 
-    Raises ValueError where `bits_stored` is not 2..16 or the slope is 0.
+    Raises the errors of `film_bytes`.
+    """
+    path.write_bytes(film_bytes(film, technique=technique, identification=identification))
+
+
+def film_bytes(film: NDArray[np.float32], *, technique: Technique, identification: Identification) -> bytes:
+    """The file of `film` [H, W] in 0..1, larger where more is absorbed, as one CR or DX image.
+
+    Raises ValueError where `bits_stored` is not 2..16 or the syntax does not take it, or the slope is 0; LaunchError
+    where the syntax needs the extra `test`.
     """
     if not 2 <= technique.bits_stored <= 16 or technique.slope == 0:
         raise ValueError(f"cannot store {technique.bits_stored} bits with slope {technique.slope}")
-    meta = _meta(technique)
-    dataset = FileDataset(
-        str(path),
-        {},
-        file_meta=meta,
-        preamble=b"\0" * 128,
-        is_implicit_VR=meta.TransferSyntaxUID.is_implicit_VR,
-        is_little_endian=meta.TransferSyntaxUID.is_little_endian,
-    )
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = technique.syntax
     _describe(dataset, technique=technique, identification=identification)
     stored = _stored(film, technique=technique)
     _describe_pixels(dataset, stored=stored, technique=technique)
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    if plugin := ENCODERS.get(technique.syntax):
-        dataset.compress(technique.syntax, stored, encoding_plugin=plugin, generate_instance_uid=False)
-    else:
+    _set_pixels(dataset, stored=stored, technique=technique)
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def _set_pixels(dataset: Dataset, *, stored: Stored, technique: Technique) -> None:
+    """Pixel data in the technique's transfer syntax (PS3.5 A)."""
+    if technique.syntax not in ENCODERS:
         is_big = technique.syntax == ExplicitVRBigEndian
         ordered = stored.astype(stored.dtype.newbyteorder(">" if is_big else "<"))
         dataset.PixelData = ordered.tobytes() + b"\0" * (stored.nbytes % 2)
         dataset["PixelData"].VR = "OB" if stored.dtype == np.uint8 else "OW"
-    dataset.save_as(path, enforce_file_format=True)
-
-
-def _meta(technique: Technique) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = technique.syntax if technique.syntax not in ENCODERS else ExplicitVRLittleEndian
-    return meta
+        return
+    stream = encode(stored, syntax=technique.syntax, bits_stored=technique.bits_stored)
+    dataset.PixelData = encapsulate([stream])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    if technique.syntax in LOSSY:
+        dataset.LossyImageCompression = "01"
 
 
 def _stored(film: NDArray[np.float32], *, technique: Technique) -> Stored:

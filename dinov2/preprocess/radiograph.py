@@ -25,6 +25,7 @@ class Header:
     burned_in: bool = False
     secondary_capture: bool = False  # a Secondary Capture SOP class, or a ConversionType or ImageType that says so
     manufacturer: str = ""  # a known maker's name, or "other"; never the free text of the file
+    transfer_syntax: str = ""  # its name in DICOM; of a raster its format
     spacing_mm: tuple[float, float] | None = None  # between rows, between columns
     # Never shown, not even in a traceback; they leave this room only as HMACs.
     image_uid: str = field(default="", repr=False)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dinov2 import manifest
-from dinov2.config.preprocess import PreprocessConfig, Resample
+from dinov2.config.preprocess import PreprocessConfig, Privacy, Resample
 from dinov2.errors import LaunchError
 from dinov2.phantom.anatomy import HEART, LEFT_LUNG, RIGHT_LUNG, render
 from dinov2.phantom.body import Findings, draw_body
@@ -132,7 +132,7 @@ def test_phantoms_look_like_chest_films_to_the_polarity_check():
 
 def test_a_series_goes_through_the_conversion_with_its_labels(tmp_path):
     folder = draw(tmp_path / "p", count=14)
-    config = PreprocessConfig(resample=Resample(short_side=96))
+    config = PreprocessConfig(resample=Resample(short_side=96), privacy=Privacy(source_names="path"))
     summary, _ = convert(folder / "dicom", tmp_path / "out", config=config, table=folder / "labels.csv")
     assert (summary.num_pictures, dict(summary.reasons), dict(summary.flags)) == (14, {}, {})
     rows = manifest.read(tmp_path / "out/manifest.parquet").table.to_pylist()

@@ -7,6 +7,8 @@ decoder runs for a film that is not wanted.
 from typing import Protocol
 
 from dinov2.config.preprocess import Decode, Limits
+from dinov2.preprocess.decode.dicom import DicomFilm
+from dinov2.preprocess.decode.raster import RasterFilm, is_raster
 from dinov2.preprocess.radiograph import Header, Radiograph
 
 
@@ -24,6 +26,9 @@ class OpenFilm(Protocol):
 def open_film(data: bytes, *, policy: Decode, limits: Limits) -> OpenFilm:
     """The film in `data`: DICOM with or without preamble, PNG, JPEG or TIFF.
 
-    Raises DicomRejected with a reason of `reasons`.
+    Raises DicomRejected with a reason of `reasons`: not_an_image, unreadable, truncated, undecodable, too_large, or
+    bad_header where a count of frames is stated that the data does not bear out.
     """
-    raise NotImplementedError
+    if is_raster(data):
+        return RasterFilm(data, policy=policy, limits=limits)
+    return DicomFilm(data, policy=policy, limits=limits)

@@ -1,17 +1,24 @@
-"""A PNG, JPEG or TIFF file -> its header, then its film. The only reader of rasters in this room; Pillow decodes.
+"""A PNG, JPEG or TIFF film in memory: its header, then the pages that are asked for. Pillow decodes.
 
-In: a path. Out: `Header` and `Radiograph`, MONOCHROME2 by nature (a TIFF may say otherwise). 8 and 16 bits keep their
-values.
+In: the content of a file. Out: `RasterFilm` with its `Header`, and a `Radiograph` per page, MONOCHROME2 by nature (a
+TIFF may say otherwise). 8 and 16 bits keep their values.
 """
 
-from pathlib import Path
+import io
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from pydicom.uid import JPEGBaseline8Bit
 
-from dinov2.config.preprocess import Decode
+from dinov2.config.preprocess import Decode, Limits
 from dinov2.errors import DicomRejected
+from dinov2.preprocess.decode import decoders, refusals
+from dinov2.preprocess.decode.codestream import jpeg, png, tiff
 from dinov2.preprocess.decode.colour import grey
+from dinov2.preprocess.decode.complaints import overhearing, unspoken
+from dinov2.preprocess.decode.layout import MILLION
 from dinov2.preprocess.radiograph import Header, Radiograph
 from dinov2.preprocess.reasons import Flag, Reason
 
@@ -19,68 +26,129 @@ FORMATS = ("PNG", "JPEG", "TIFF")
 MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
 TIFF_PHOTOMETRIC, TIFF_MIN_IS_WHITE = 262, 0
 EIGHT_BIT_MODES = {"1": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB", "LAB": "RGB"}
+BYTES_PER_SAMPLE = {"1": 0.125, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2, "I": 4, "F": 4}
 
 
-def is_raster(path: Path) -> bool:
-    """Whether the first bytes are those of a PNG, JPEG or TIFF file.  Raises OSError where it cannot be opened.
+def is_raster(data: bytes) -> bool:
+    """Whether the first bytes are those of a PNG, JPEG or TIFF file.
 
     A DICOM file may carry a TIFF header in its preamble (PS3.10 7.1); it is DICOM all the same.
     """
-    with path.open("rb") as stream:
-        start = stream.read(132)
-    return start.startswith(MAGIC) and start[128:] != b"DICM"
+    return data.startswith(MAGIC) and data[128:132] != b"DICM"
 
 
-def read_header(path: Path) -> Header:
-    """Size and page count.  Raises DicomRejected (unreadable)."""
-    with _open(path) as image:
-        return Header(height=image.height, width=image.width, num_frames=_pages(image))
+class RasterFilm:
+    """A raster whose header is parsed and whose pixels are not decoded yet."""
 
+    def __init__(self, data: bytes, *, policy: Decode, limits: Limits) -> None:
+        """Raises DicomRejected: unreadable, truncated or undecodable (PNG, by its checksums), too_large."""
+        self._data, self._policy, self._limits = data, policy, limits
+        if data.startswith(MAGIC[0]):
+            png.check(data)
+        with overhearing(), unspoken():
+            self._image = _open(data)
+            try:
+                num_frames = int(getattr(self._image, "n_frames", 1))
+            except Exception as error:
+                raise refusals.unreadable(f"the pages cannot be counted ({type(error).__name__})") from None
+        self._format = "JPEG" if data.startswith(MAGIC[1]) else str(self._image.format)
+        self.header: Header = Header(
+            height=self._image.height, width=self._image.width, num_frames=num_frames, transfer_syntax=self._format
+        )
 
-def read_raster(path: Path, *, policy: Decode) -> Radiograph:
-    """The picture as [H, W] float32.  Raises DicomRejected: unreadable, truncated, multi_frame, colour."""
-    with _open(path) as image:
-        pages = _pages(image)
-        if pages > 1 and policy.multi_frame == "reject":
+    def frame(self, index: int) -> Radiograph:
+        """Page `index` [H, W] as stored.
+
+        Raises DicomRejected: truncated, undecodable, multi_frame, colour, too_large.
+        """
+        pages = self.header.num_frames
+        if not 0 <= index < pages:
+            raise IndexError(f"page {index} of {pages}")
+        if pages > 1 and self._policy.multi_frame == "reject":
             raise DicomRejected(
                 f"the file has {pages} pages. Exclude it, or set decode.multi_frame=first.", reason=Reason.MULTI_FRAME
             )
-        # Pillow gives WhiteIsZero TIFFs of 8 bits already turned round, those of 16 bits as stored
-        stored_inverted = image.format == "TIFF" and _white_is_zero(image) and image.mode.startswith("I")
+        values, is_inverted = self._values(index)
+        channel, reduced = grey(values, policy=self._policy.colour)
+        film = np.ascontiguousarray(channel, dtype=np.float32)
+        if values.dtype.kind == "f" and not np.isfinite(film).all():
+            raise refusals.undecodable("the picture holds values that are no numbers")
+        flags = [str(Flag.ONE_FRAME_OF_MANY)] * (pages > 1) + [str(Flag.COLOUR_REDUCED)] * reduced
+        return Radiograph(
+            pixels=film,
+            larger_is_darker=is_inverted,
+            padding=None,
+            bits_stored=8 if values.dtype == np.uint8 else 16,
+            header=self.header,
+            flags=tuple(flags),
+        )
+
+    def _values(self, index: int) -> tuple[NDArray[Any], bool]:
+        """Stored values of a page, and whether larger ones are darker."""
         try:
-            image.load()
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DicomRejected(
-                "the picture data ends early or is damaged. Fetch the file again.", reason=Reason.TRUNCATED
-            ) from error
-        values = np.asarray(image.convert(EIGHT_BIT_MODES.get(image.mode, image.mode)))
-    channel, reduced = grey(values, policy=policy.colour)
-    flags = [str(Flag.ONE_FRAME_OF_MANY)] * (pages > 1) + [str(Flag.COLOUR_REDUCED)] * reduced
-    return Radiograph(
-        pixels=np.ascontiguousarray(channel, dtype=np.float32),
-        larger_is_darker=stored_inverted,
-        padding=None,
-        bits_stored=8 if values.dtype == np.uint8 else 16,
-        header=Header(height=channel.shape[0], width=channel.shape[1], num_frames=pages),
-        flags=tuple(flags),
-    )
+            with overhearing() as heard, unspoken():
+                self._image.seek(index)
+                self._check_page()
+                if self._format == "JPEG":
+                    listened = self._listened_jpeg()
+                    if listened is not None:
+                        return listened, False
+                self._image.load()
+                image = self._image.convert(EIGHT_BIT_MODES.get(self._image.mode, self._image.mode))
+        except (DicomRejected, MemoryError):
+            raise
+        except Exception as error:  # Pillow raises many kinds for damaged data
+            raise refusals.truncated(f"the picture data ends early or is damaged ({type(error).__name__})") from None
+        if heard.is_damage:
+            raise refusals.undecodable("the decoder complained of damage in the picture data")
+        # Pillow gives WhiteIsZero TIFFs of 8 bits already turned round, those of 16 bits as stored
+        is_inverted = self._format == "TIFF" and image.mode.startswith("I") and _white_is_zero(self._image)
+        return np.asarray(image), is_inverted
+
+    def _check_page(self) -> None:
+        """Refuse by size and structure before anything is decoded."""
+        height, width = self._image.height, self._image.width
+        if height * width > self._limits.max_megapixels * MILLION:
+            raise refusals.too_large(f"the picture claims {height} x {width} pixels", key="limits.max_megapixels")
+        if self._format == "TIFF":
+            mode = self._image.mode
+            size = height * width * BYTES_PER_SAMPLE.get(mode, len(self._image.getbands()))
+            # palettes and bilevel pictures pack several pixels into a byte
+            tiff.check(
+                getattr(self._image, "tag_v2", {}),
+                file_bytes=len(self._data),
+                pixel_bytes=0 if mode in ("1", "P", "L") and self._bits_per_sample() < 8 else int(size),
+            )
+
+    def _bits_per_sample(self) -> int:
+        value = getattr(self._image, "tag_v2", {}).get(258, 1)
+        return int(value[0] if isinstance(value, tuple) else value)
+
+    def _listened_jpeg(self) -> NDArray[Any] | None:
+        """The grey values of a JPEG by the decoder that complains of damage; None where it does not take its kind.
+
+        Pillow passes over damage in silence.
+        """
+        found = jpeg.examine(self._data)
+        if found.precision != 8 or found.components not in (1, 3) or found.process == "lossless":
+            return None
+        decoded = decoders.run(
+            self._data, found=found, syntax=JPEGBaseline8Bit, decoders=decoders.DECODERS[JPEGBaseline8Bit]
+        )
+        return decoded.reshape(found.rows, found.columns) if found.components == 1 else None
 
 
-def _open(path: Path) -> Image.Image:
+def _open(data: bytes) -> Image.Image:
     try:
-        return Image.open(path, formats=FORMATS)
-    except (UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise DicomRejected(
-            "the picture's header cannot be parsed. Fetch the file again.", reason=Reason.UNREADABLE
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise DicomRejected(
-            "the picture claims more pixels than a film has. Exclude it.", reason=Reason.UNREADABLE
-        ) from error
-
-
-def _pages(image: Image.Image) -> int:
-    return int(getattr(image, "n_frames", 1))
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise refusals.too_large(
+            "the picture claims more pixels than a film has", key="limits.max_megapixels"
+        ) from None
+    except MemoryError:
+        raise
+    except (UnidentifiedImageError, Exception) as error:
+        raise refusals.unreadable(f"the picture's header cannot be parsed ({type(error).__name__})") from None
 
 
 def _white_is_zero(image: Image.Image) -> bool:
