@@ -159,7 +159,7 @@ def _say_what_next(output: Path, summary: "Summary") -> None:
         "next:\n"
         f"  dinov2 preview preprocess {pictures} --output page.html\n"
         f"  dinov2 preview augmentation --dataset {manifest} --output crops.png\n"
-        f"  dinov2 train --config-file train/cpu_smoke --output-dir RUN train.dataset_path={manifest}",
+        f"  dinov2 train --config-file cpu_smoke --output-dir RUN train.dataset_path={manifest}",
         markup=False,
     )
 

@@ -62,7 +62,7 @@ class Quality:
 
     saturated_share: float = 0.25  # at the highest stored value, border and padding left out
     near_constant_levels: int = 16  # grey levels between the 5th and 95th percentile of the picture
-    near_duplicate_bits: int = 6  # of the 256 of two perceptual hashes; more differ: two films
+    near_duplicate_bits: int = 10  # of the 256 of two perceptual hashes; more differ: two films
 
 
 @dataclass(frozen=True)

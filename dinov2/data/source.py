@@ -13,9 +13,10 @@ from pathlib import Path
 
 from dinov2.config.schema import Data
 from dinov2.errors import ManifestError
-from dinov2.manifest import Manifest, from_folder, read, read_id_list
+from dinov2.manifest import PLACES, Manifest, from_folder, read, read_id_list
 
 KEYS = ("root", "extra", "split", "view")
+COLUMNS_READ = ("image", "image_id", "dataset", "view", "split", "width", "height", "source", *PLACES)
 MAX_LOOKED_FOR = 20_000  # files, spread evenly; looking for millions would hold up the start
 MANIFEST_NAMES = ("manifest.parquet", "manifest.csv")
 FORMS = (
@@ -79,7 +80,7 @@ def _locate(dataset_path: str) -> Manifest:
     if path.is_dir():
         return _open_folder(path)
     if path.is_file() or path.suffix.lower() in (".parquet", ".csv"):
-        return read(path)
+        return _read(path)
     if re.fullmatch(r"\w[\w.-]*(:.*)?", dataset_path):
         return _open_named(parse_dataset_string(dataset_path), text=dataset_path)
     raise ManifestError(f"train.dataset_path={dataset_path}: no such file or folder. Expected {FORMS}.")
@@ -87,7 +88,7 @@ def _locate(dataset_path: str) -> Manifest:
 
 def _open_folder(folder: Path) -> Manifest:
     listed = _manifest_in(folder)
-    return read(listed) if listed else from_folder(folder)
+    return _read(listed) if listed else from_folder(folder)
 
 
 def _open_named(source: DatasetString, *, text: str) -> Manifest:
@@ -113,15 +114,20 @@ def _open_root(source: DatasetString) -> tuple[Manifest, bool]:
         extra = Path(source.extra).expanduser()
         listed = _manifest_in(extra)
         if listed:
-            return Manifest(read(listed).table, root), False
+            return Manifest(_read(listed).table, root), False
         log.warning("extra=%s holds no manifest and is not used; the pictures are those below root=%s.", extra, root)
     if root.is_file():
-        return read(root), False
+        return _read(root), False
     if source.split and not _manifest_in(root):
         for folder in (root / source.split, root / source.split.lower()):  # the public layout: a folder a split
             if folder.is_dir():
                 return from_folder(folder), True
     return _open_folder(root), False
+
+
+def _read(path: Path) -> Manifest:
+    """What filters and the loader look at; every rank of a node holds it, so labels and hashes stay on disk."""
+    return read(path, columns=COLUMNS_READ)
 
 
 def _manifest_in(place: Path) -> Path | None:

@@ -3,14 +3,18 @@
 In: a manifest, and another one that must share nothing with it. Out: faults, each naming its rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dinov2.manifest.edit import sha256_of, size_of
-from dinov2.manifest.table import Manifest
+from dinov2.manifest.columns import PLACES
+from dinov2.manifest.place import Place, sha256_of, size_of
+from dinov2.manifest.table import Manifest, place_of
+
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -21,14 +25,24 @@ class Fault:
     text: str
 
 
-def file_faults(manifest: Manifest, *, hashes: bool = False) -> Iterator[Fault | None]:
-    """For every row in order: what is wrong with its file, or None.
+def file_faults(
+    manifest: Manifest, *, hashes: bool = False, rows: Sequence[int] | None = None
+) -> Iterator[Fault | None]:
+    """For every row (or each of `rows`, ascending) in order: what is wrong with its file, or None.
 
     The file must be there and open as a picture of the width and height that the row states; with `hashes`, its bytes
     must have the sha256 that the row states. Only what a row states is compared.
     """
-    for row in range(len(manifest)):
-        yield _file_fault(manifest, row, hashes=hashes)
+    columns = [name for name in ("image", "width", "height", "sha256", *PLACES) if name in manifest.table.column_names]
+    table = manifest.table.select(columns)
+    total = len(manifest) if rows is None else len(rows)
+    for start in range(0, total, ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE, total)
+        numbers = range(start, stop) if rows is None else rows[start:stop]
+        part = table.slice(start, stop - start) if rows is None else table.take(pa.array(numbers, type=pa.int64()))
+        part = part.combine_chunks()
+        for place, (number, stated) in enumerate(zip(numbers, part.to_pylist(), strict=True)):
+            yield _file_fault(place_of(part, place, root=manifest.root), number, stated, hashes=hashes)
 
 
 def table_faults(manifest: Manifest) -> list[Fault]:
@@ -38,68 +52,75 @@ def table_faults(manifest: Manifest) -> list[Fault]:
         for value, images in _images_by(manifest, column, values=_repeated(manifest, column)).items():
             named = value if column == "image" else _few(images)
             faults.append(Fault("duplicate", f"{words} is in {len(images)} rows: {named}"))
-    for (dataset, patient), splits in _splits_by_patient(manifest).items():
-        if len(splits) > 1:
-            faults.append(Fault("split", f"patient {patient}{_of(dataset)} is in the splits {', '.join(splits)}"))
+    patients = _patients(manifest, also=["split"])
+    splits = patients.filter(pc.not_equal(patients.column("split"), "")).group_by(["dataset", "patient"])
+    counted = splits.aggregate([("split", "count_distinct"), ("split", "distinct")])
+    leaking = counted.filter(pc.greater(counted.column("split_count_distinct"), 1))
+    for row in _in_order(leaking):
+        listed = ", ".join(sorted(row["split_distinct"]))
+        faults.append(Fault("split", f"patient {row['patient']}{_of(row['dataset'])} is in the splits {listed}"))
     return faults
 
 
 def shared_faults(manifest: Manifest, other: Manifest) -> list[Fault]:
     """Pictures (by sha256) and patients (by dataset and name) that are in both manifests."""
-    hashes = _values(manifest, "sha256") & _values(other, "sha256")
-    shared = _images_by(manifest, "sha256", values=hashes).values()
+    ours, theirs = (pc.unique(one.table.column("sha256")) for one in (manifest, other))
+    hashes = ours.filter(pc.is_in(ours, value_set=theirs)).drop_null()
+    shared = _images_by(manifest, "sha256", values=hashes.filter(pc.not_equal(hashes, ""))).values()
     faults = [Fault("shared", f"the picture {_few(images)} is in both (same sha256)") for images in shared]
-    patients = _splits_by_patient(manifest).keys() & _splits_by_patient(other).keys()
+    keys = ["dataset", "patient"]
+    groups = [_patients(one).group_by(keys).aggregate([]) for one in (manifest, other)]
+    both = groups[0].join(groups[1], keys=keys, join_type="inner")
     return faults + [
-        Fault("shared", f"patient {patient}{_of(dataset)} is in both") for dataset, patient in sorted(patients)
+        Fault("shared", f"patient {row['patient']}{_of(row['dataset'])} is in both") for row in _in_order(both)
     ]
 
 
-def _file_fault(manifest: Manifest, row: int, *, hashes: bool) -> Fault | None:
-    path, stated = manifest.path(row), manifest.row(row)
+def _file_fault(place: Place, row: int, stated: dict[str, Any], *, hashes: bool) -> Fault | None:
+    path = place.path
     try:
         if not path.is_file():
             return Fault("missing", f"row {row}: {path} is not there")
-        size = size_of(path)
+        size = size_of(place)
         if any(s is not None and s != f for s, f in zip((stated["width"], stated["height"]), size, strict=True)):
             expected = f"{stated['width']} x {stated['height']}"
             return Fault("size", f"row {row}: {path} is {size[0]} x {size[1]} pixels, and {expected} in the manifest")
-        if hashes and stated["sha256"] and sha256_of(path) != stated["sha256"]:
+        if hashes and stated["sha256"] and sha256_of(place) != stated["sha256"]:
             return Fault("content", f"row {row}: {path} is not the file of the manifest (its sha256 differs)")
     except OSError as error:
-        return Fault("unreadable", f"row {row}: {error}")
+        where = "" if str(path) in str(error) else f"{path}: "
+        return Fault("unreadable", f"row {row}: {where}{error}")
     return None
 
 
-def _values(manifest: Manifest, column: str) -> set[str]:
-    return {value for value in pc.unique(manifest.table.column(column)).to_pylist() if value}
-
-
-def _repeated(manifest: Manifest, column: str) -> set[str]:
+def _repeated(manifest: Manifest, column: str) -> Any:
     counts = pc.value_counts(manifest.table.column(column))
-    return {
-        value for value in counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist() if value
-    }
+    values = counts.field("values").filter(pc.greater(counts.field("counts"), 1)).drop_null()
+    return values.filter(pc.not_equal(values, ""))
 
 
-def _images_by(manifest: Manifest, column: str, *, values: set[str]) -> dict[str, list[str]]:
+def _images_by(manifest: Manifest, column: str, *, values: Any) -> dict[str, list[str]]:
     """Value of the column -> the pictures of its rows, for these values."""
-    wanted = pc.is_in(manifest.table.column(column), value_set=pa.array(sorted(values), type=pa.string()))
-    rows = manifest.table.filter(wanted)
+    if not len(values):
+        return {}
+    rows = manifest.table.select(list(dict.fromkeys([column, "image"])))
+    rows = rows.filter(pc.is_in(rows.column(column), value_set=values))
     images: dict[str, list[str]] = {}
     for value, image in zip(rows.column(column).to_pylist(), rows.column("image").to_pylist(), strict=True):
         images.setdefault(value, []).append(image)
     return images
 
 
-def _splits_by_patient(manifest: Manifest) -> dict[tuple[str, str], list[str]]:
-    """(dataset, patient) -> its splits; rows without a patient are left out."""
-    columns = (manifest.table.column(name).to_pylist() for name in ("dataset", "patient", "split"))
-    splits: dict[tuple[str, str], set[str]] = {}
-    for dataset, patient, split in zip(*columns, strict=True):
-        if patient:
-            splits.setdefault((dataset or "", patient), set()).update([split] if split else [])
-    return {key: sorted(names) for key, names in splits.items()}
+def _patients(manifest: Manifest, *, also: Sequence[str] = ()) -> pa.Table:
+    """dataset, patient and other columns of the rows with a patient; empty text where one is not stated."""
+    columns = {name: pc.fill_null(manifest.table.column(name), "") for name in ("dataset", "patient", *also)}
+    table = pa.table(columns)
+    return table.filter(pc.not_equal(table.column("patient"), ""))
+
+
+def _in_order(patients: pa.Table) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = patients.sort_by([("dataset", "ascending"), ("patient", "ascending")]).to_pylist()
+    return rows
 
 
 def _few(images: list[str], *, limit: int = 3) -> str:

@@ -1,22 +1,26 @@
-"""New manifests from old ones: joined with a table, split by patient, merged, moved, measured.
+"""New manifests from old ones: measured, named, moved, joined with a table, split by patient.
 
-In: manifests. Out: manifests; nothing on disk is changed.
+In: manifests. Out: manifests; nothing on disk is changed. Merging is in `merge`.
 """
 
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, UnidentifiedImageError
+from numpy.typing import NDArray
 
 from dinov2.errors import ManifestError
-from dinov2.manifest.table import COLUMNS, Manifest
+from dinov2.manifest.columns import COLUMNS
+from dinov2.manifest.place import sha256_of, size_of
+from dinov2.manifest.table import Manifest, base_and_stem
+
+NAMES_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -28,28 +32,13 @@ class Measured:
     sha256: str | None = None
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels from a picture file's header.  Raises OSError where it is no picture."""
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except (UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise OSError(f"{path}: not a picture ({error})") from error
-
-
 def measure(manifest: Manifest) -> Iterator[Measured]:
     """Size and hash of every picture, in the order of the rows."""
     for row in range(len(manifest)):
-        path = manifest.path(row)
+        place = manifest.place(row)
         try:
-            width, height = size_of(path)
-            yield Measured(width, height, sha256_of(path))
+            width, height = size_of(place)
+            yield Measured(width, height, sha256_of(place))
         except OSError:
             yield Measured()
 
@@ -57,12 +46,21 @@ def measure(manifest: Manifest) -> Iterator[Measured]:
 def with_measures(manifest: Manifest, measures: Sequence[Measured]) -> Manifest:
     """The manifest with width, height and sha256 filled in, one entry of `measures` per row."""
     columns = {name: [getattr(one, name) for one in measures] for name in ("width", "height", "sha256")}
-    return _with_columns(manifest, {name: pa.array(values, type=COLUMNS[name]) for name, values in columns.items()})
+    return with_columns(manifest, {name: pa.array(values, type=COLUMNS[name]) for name, values in columns.items()})
 
 
 def with_dataset(manifest: Manifest, name: str) -> Manifest:
     """The manifest with this name in the column `dataset` of every row."""
-    return _with_columns(manifest, {"dataset": pa.array([name] * len(manifest), type=pa.string())})
+    return with_columns(manifest, {"dataset": pa.array([name] * len(manifest), type=pa.string())})
+
+
+def with_columns(manifest: Manifest, columns: Mapping[str, Any]) -> Manifest:
+    """The manifest with these Arrow columns in the place of those of the same name, new ones last."""
+    table = manifest.table
+    for name, values in columns.items():
+        place = table.column_names.index(name) if name in table.column_names else None
+        table = table.append_column(name, values) if place is None else table.set_column(place, name, values)
+    return replace(manifest, table=table)
 
 
 def rebase(manifest: Manifest, root: Path) -> Manifest:
@@ -74,7 +72,7 @@ def rebase(manifest: Manifest, root: Path) -> Manifest:
     prefix = Path(os.path.relpath(old, new)).as_posix()
     moved = pc.binary_join_element_wise(pa.scalar(prefix), image, "/")
     moved = pc.if_else(pc.starts_with(image, "/"), image, moved)
-    return replace(_with_columns(manifest, {"image": moved}), root=root)
+    return replace(with_columns(manifest, {"image": moved}), root=root)
 
 
 def split_by_patient(manifest: Manifest, *, val: float, test: float, seed: int) -> Manifest:
@@ -86,33 +84,17 @@ def split_by_patient(manifest: Manifest, *, val: float, test: float, seed: int) 
     """
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise ManifestError(f"val {val} and test {test}: give shares from 0, together below 1, so that some train.")
-    keys = _patient_keys(manifest)
-    patients = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
-    num_test, num_val = (round(share * len(patients)) for share in (test, val))
+    keys = _patient_keys(manifest).combine_chunks().dictionary_encode()
+    num_patients = len(keys.dictionary)
+    num_test, num_val = (round(share * num_patients) for share in (test, val))
     for name, share, count in (("val", val, num_val), ("test", test, num_test)):
         if share > 0 and count == 0:
-            raise ManifestError(f"{name} {share} of {len(patients)} patients is none. Raise the share, or set it to 0.")
-    names = ["test"] * num_test + ["val"] * num_val + ["train"] * (len(patients) - num_test - num_val)
-    split_of = dict(zip(patients, names, strict=True))
-    return _with_columns(manifest, {"split": pa.array([split_of[key] for key in keys], type=pa.string())})
-
-
-def merge(manifests: Sequence[Manifest], *, root: Path) -> Manifest:
-    """All rows, one manifest after the other; columns that one lacks are null there.
-
-    Raises ManifestError where a column has types that do not go together, or a picture is in two of them.
-    """
-    try:
-        table = pa.concat_tables([rebase(one, root).table for one in manifests], promote_options="permissive")
-    except pa.ArrowException as error:
-        raise ManifestError(
-            f"{' and '.join(str(one.root) for one in manifests)}: a column holds different things ({error}). "
-            "Rename it in one of them."
-        ) from error
-    twice = len(table) - pc.count_distinct(table.column("image")).as_py()
-    if twice:
-        raise ManifestError(f"{twice} pictures are in more than one of the manifests. Merge each of them once.")
-    return Manifest(table, root)
+            raise ManifestError(f"{name} {share} of {num_patients} patients is none. Raise the share, or set it to 0.")
+    place = np.empty(num_patients, dtype=np.int64)  # of each patient in the draw
+    place[_drawn(keys.dictionary, seed=seed)] = np.arange(num_patients)
+    number = np.where(place < num_test, 0, np.where(place < num_test + num_val, 1, 2))
+    names = pa.array(["test", "val", "train"]).take(pa.array(number[np.asarray(keys.indices)]))
+    return with_columns(manifest, {"split": names})
 
 
 def join(manifest: Manifest, labels: Manifest) -> tuple[Manifest, int]:
@@ -121,51 +103,59 @@ def join(manifest: Manifest, labels: Manifest) -> tuple[Manifest, int]:
     A picture is found by its path, else its file name, else its file name without suffix, where that name is unique in
     `labels`. Values of `labels` win where they are not null. Raises ManifestError where no row is found.
     """
-    places = _places(labels.table.column("image").to_pylist())
-    rows = [
-        next((places[name] for name in _names(image) if name in places), None)
-        for image in manifest.table.column("image").to_pylist()
-    ]
-    found = pa.array(rows, type=pa.int64())
-    if found.null_count == len(rows):
+    names, places = _places(labels.table.column("image"))
+    found = pa.nulls(len(manifest), pa.int64())
+    for form in _forms(manifest.table.column("image")):
+        found = pc.coalesce(found, places.take(pc.index_in(form, value_set=names)))
+    if found.null_count == len(manifest):
         raise ManifestError(
-            f"none of the {len(rows)} pictures is named in the table; it names {labels.row(0)['image']!r}, "
+            f"none of the {len(manifest)} pictures is named in the table; it names {labels.row(0)['image']!r}, "
             f"the pictures are {manifest.row(0)['image']!r} and so on. Name the files alike."
         )
     columns = {}
     for name in labels.table.column_names:
         known = labels.table.column(name).take(found)
-        if name in ("image", "image_id") or known.null_count == len(rows):
+        if name in ("image", "image_id") or known.null_count == len(manifest):
             continue
         columns[name] = (
             pc.coalesce(known, manifest.table.column(name)) if name in manifest.table.column_names else known
         )
-    return _with_columns(manifest, columns), found.null_count
+    return with_columns(manifest, columns), found.null_count
 
 
-def _with_columns(manifest: Manifest, columns: Mapping[str, Any]) -> Manifest:
-    table = manifest.table
-    for name, values in columns.items():
-        place = table.column_names.index(name) if name in table.column_names else None
-        table = table.append_column(name, values) if place is None else table.set_column(place, name, values)
-    return replace(manifest, table=table)
-
-
-def _patient_keys(manifest: Manifest) -> list[str]:
+def _patient_keys(manifest: Manifest) -> Any:
     """One name per patient; patient 7 of one dataset is not patient 7 of another."""
-    columns = (manifest.table.column(name).to_pylist() for name in ("dataset", "patient", "image"))
-    return [
-        f"{dataset}\0{patient}" if patient else f"\0\0{image}" for dataset, patient, image in zip(*columns, strict=True)
-    ]
+    dataset, patient, image = (manifest.table.column(name) for name in ("dataset", "patient", "image"))
+    named = pc.binary_join_element_wise(pc.fill_null(dataset, "None"), patient, "\0")
+    own = pc.binary_join_element_wise(pa.scalar(""), pa.scalar(""), image, "\0")
+    known = pc.fill_null(pc.not_equal(patient, ""), False)
+    return pc.if_else(known, named, own)
 
 
-def _names(image: str) -> tuple[str, str, str]:
-    path = PurePosixPath(image)
-    return str(path), path.name, path.stem
+def _drawn(names: pa.Array, *, seed: int) -> NDArray[np.int64]:
+    """The order of the names by their SHA-256 under the seed; some at a time are Python objects."""
+    digests = np.empty((len(names), 2), dtype=">u8")
+    for start in range(0, len(names), NAMES_AT_ONCE):
+        part = names.slice(start, NAMES_AT_ONCE).to_pylist()
+        hashed = b"".join(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:16] for name in part)
+        digests[start : start + len(part)] = np.frombuffer(hashed, dtype=">u8").reshape(-1, 2)
+    return np.lexsort((digests[:, 1], digests[:, 0]))
 
 
-def _places(images: Sequence[str]) -> dict[str, int]:
-    """Every name that stands for exactly one row."""
-    names = [(name, row) for row, image in enumerate(images) for name in dict.fromkeys(_names(image))]
-    counts = dict(zip(*np.unique(np.array([name for name, _ in names]), return_counts=True), strict=True))
-    return {name: row for name, row in names if counts[name] == 1}
+def _forms(images: Any) -> tuple[Any, Any, Any]:
+    """Path, file name, and file name without suffix of every picture."""
+    path = pc.replace_substring_regex(images, pattern=r"^(\./)+", replacement="")
+    return path, *base_and_stem(path)
+
+
+def _places(images: Any) -> tuple[Any, Any]:
+    """Every name that stands for exactly one row, and that row."""
+    path, base, stem = (form.combine_chunks() for form in _forms(images))
+    rows = pa.array(np.arange(len(images)))
+    others = (pc.not_equal(base, path), pc.and_(pc.not_equal(stem, base), pc.not_equal(stem, path)))
+    names = pa.concat_arrays([path, base.filter(others[0]), stem.filter(others[1])])
+    places = pa.concat_arrays([rows, rows.filter(others[0]), rows.filter(others[1])])
+    counts = pc.value_counts(names)
+    once = counts.field("values").filter(pc.equal(counts.field("counts"), 1))
+    unique = pc.is_in(names, value_set=once)
+    return names.filter(unique), places.filter(unique)

@@ -17,7 +17,8 @@ from dinov2.cli import manifest as command
 from dinov2.errors import ManifestError
 from dinov2.manifest import Manifest, from_folder, from_rows, read, read_id_list
 from dinov2.manifest.check import file_faults, shared_faults, table_faults
-from dinov2.manifest.edit import join, measure, merge, rebase, split_by_patient, with_dataset, with_measures
+from dinov2.manifest.edit import join, measure, rebase, split_by_patient, with_dataset, with_measures
+from dinov2.manifest.merge import merge
 
 REAL_FILMS = Path(os.environ.get("DINOV2_CXR_DIR", Path(__file__).parents[3] / "shared" / "cxr"))
 
@@ -224,13 +225,16 @@ def test_shares_that_leave_nothing_are_refused():
 
 def test_merged_manifests_point_at_the_same_files_from_a_new_place(tmp_path):
     first, second = from_folder(films(tmp_path / "a", 2)), from_folder(films(tmp_path / "b" / "c", 3))
-    (tmp_path / "out").mkdir()
-    merged = merge([first, second], root=tmp_path / "out")
+    paths = [one.root / "manifest.parquet" for one in (first, second)]
+    for one, path in zip((first, second), paths, strict=True):
+        one.write(path)
+    merge(paths, output=tmp_path / "out" / "m.parquet", near_duplicate_bits=6)
+    merged = read(tmp_path / "out" / "m.parquet")
     before = [one.path(row).resolve() for one in (first, second) for row in range(len(one))]
     assert [merged.path(row).resolve() for row in range(len(merged))] == before
     assert merged.missing_files() == []
     with pytest.raises(ManifestError, match="2 pictures are in more than one of the manifests"):
-        merge([first, first], root=tmp_path)
+        merge([paths[0], paths[0]], output=tmp_path / "m.parquet", near_duplicate_bits=6)
 
 
 def test_absolute_paths_stay_as_they_are_when_a_manifest_moves(tmp_path):
@@ -240,10 +244,11 @@ def test_absolute_paths_stay_as_they_are_when_a_manifest_moves(tmp_path):
 
 
 def test_columns_that_do_not_go_together_are_refused(tmp_path):
-    first = from_rows([{"image": "a.png", "age": 61}], root=tmp_path)
-    second = from_rows([{"image": "b.png", "age": "old"}], root=tmp_path)
+    from_rows([{"image": "a.png", "age": 61}], root=tmp_path).write(tmp_path / "a.parquet")
+    from_rows([{"image": "b.png", "age": "old"}], root=tmp_path).write(tmp_path / "b.parquet")
     with pytest.raises(ManifestError, match=r"a column holds different things .*age"):
-        merge([first, second], root=tmp_path)
+        merge([tmp_path / "a.parquet", tmp_path / "b.parquet"], output=tmp_path / "m.parquet", near_duplicate_bits=6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "b.parquet"]
 
 
 def test_a_table_is_joined_by_path_name_or_stem_and_its_values_win(tmp_path):
