@@ -17,11 +17,12 @@ from dinov2.errors import Dinov2Error
 COMMANDS = {
     "phantom": "draw synthetic chest films and write them as DICOM",
     "preprocess": "turn DICOM, PNG, JPEG and TIFF films into 8-bit PNG and a manifest",
-    "manifest": "build, check, split, show or merge manifests",
+    "manifest": "build, check, split, merge, pack or show manifests",
     "preview": "see the crops and masks that the networks will see",
+    "submit": "run a command as a SLURM job array",
     "train": "train a student and its teacher on a manifest",
     "export": "write the teacher of a checkpoint as safetensors",
-    "bench": "measure the training step or the loader",
+    "bench": "measure the step, the loader, the conversion or manifests",
 }
 INTERRUPTED = 130
 

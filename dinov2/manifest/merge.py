@@ -153,8 +153,8 @@ def _plan(paths: Sequence[Path], *, root: Path, bits: int, reject_flags: frozens
 def _light_columns(paths: Sequence[Path], *, root: Path) -> tuple[pa.Table, Words, Words]:
     """What the plan needs of every row, with its digest and perceptual hash, each uint64 [N, 4]."""
     parts, digests, hashes = [], [], []
+    num_rows = 0
     for path in paths:
-        num_rows = 0
         for part in read_parts(path, columns=NEEDED):
             table = rebase(Manifest(part, path.parent), root).table
             num_rows += part.num_rows
@@ -165,8 +165,10 @@ def _light_columns(paths: Sequence[Path], *, root: Path) -> tuple[pa.Table, Word
             hashes.append(words_of(_text(part, "perceptual_hash")))
             columns["suspect"] = pc.fill_null(pc.match_substring(flags, SUSPECT), False)
             parts.append(pa.table(columns))
-        if not num_rows:
-            raise ManifestError(f"{path}: the manifest has no row.")
+    if not num_rows:
+        raise ManifestError(
+            f"none of the {len(paths)} manifests has a row. The rejected.csv beside each has the reason of every file."
+        )
     return pa.concat_tables(parts), np.concatenate(digests), np.concatenate(hashes)
 
 

@@ -1,0 +1,271 @@
+"""`dinov2 submit`: a command as a job array, on a SLURM cluster or as processes of this machine."""
+
+import argparse
+import csv
+import os
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinov2.cli import COMMANDS, INTERRUPTED
+from dinov2.cli.console import progress_bar, stderr, stdout
+
+if TYPE_CHECKING:
+    from dinov2.config.preprocess import PreprocessConfig
+    from dinov2.launch import Array, Resources
+    from dinov2.preprocess.work.summary import Summary
+
+FORMATTER = argparse.RawDescriptionHelpFormatter
+DUPLICATES = ("duplicate_pixels", "near_duplicate")  # flags that are known only when all shares are
+NUM_LISTED = 20  # failed tasks that are written out
+SLURM_ALONE = ("partition", "account", "qos", "mem", "parallel", "slurm")  # of no meaning to processes of this machine
+EXAMPLES = """examples:
+  dinov2 submit preprocess --tasks 64 --partition cpu -- --input archive --output pictures --dataset OURS
+  dinov2 submit preprocess --tasks 200 --parallel 50 --cpus-per-task 8 --mem 16G --time 2-0 --account radiology \\
+      --slurm constraint=ib --wait -- --input archive --output pictures --config-file percentile
+  dinov2 submit preprocess --tasks 2 --cluster local --wait -- --input archive --output pictures
+
+After `--` come the words of `dinov2 preprocess`. Every task converts its share of the files into
+PICTURES/shares/; `dinov2 manifest merge` makes one manifest of them, and --wait calls it. The same command again
+continues what is missing."""
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the sub-command and what it can submit."""
+    parser = commands.add_parser("submit", help=COMMANDS["submit"], description=COMMANDS["submit"].capitalize() + ".")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="COMMAND")
+    preprocess = kinds.add_parser(
+        "preprocess",
+        help="convert an archive in equal shares",
+        description="Convert an archive in equal shares, each a task of one SLURM job array.",
+        usage="dinov2 submit preprocess --tasks N [options] -- --input DIR --output PICTURES ...",
+        epilog=EXAMPLES,
+        formatter_class=FORMATTER,
+    )
+    _add_options(preprocess)
+    preprocess.set_defaults(run=submit_preprocess)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tasks", type=_count, required=True, metavar="N", help="shares; the same N until it is done")
+    parser.add_argument("--cluster", choices=("slurm", "local"), default="slurm", help="(default: slurm)")
+    parser.add_argument("--partition", metavar="P", help="as in sbatch")
+    parser.add_argument("--account", metavar="A", help="as in sbatch")
+    parser.add_argument("--qos", metavar="Q", help="as in sbatch")
+    parser.add_argument("--time", metavar="T", help="longest run of a task, as in sbatch (default: 24:00:00)")
+    parser.add_argument(
+        "--cpus-per-task", type=_count, metavar="C", help="processes of a task (default: 4; local: the cores, shared)"
+    )
+    parser.add_argument("--mem", metavar="M", help="memory of a task, as in sbatch (default: 8G)")
+    parser.add_argument("--parallel", type=_count, metavar="MAX", help="tasks that run at the same time")
+    parser.add_argument(
+        "--slurm",
+        nargs="+",
+        action="extend",
+        metavar="KEY=VALUE",
+        help="further options of sbatch, such as constraint=ib or exclusive",
+    )
+    parser.add_argument("--log-dir", type=Path, metavar="DIR", help="(default: PICTURES.private/jobs)")
+    parser.add_argument("--dry-run", action="store_true", help="check and show everything, submit nothing")
+    parser.add_argument("--wait", action="store_true", help="wait for the tasks, then merge")
+    parser.add_argument("words", nargs="*", metavar="WORDS", help="the words of the command, after `--`")
+
+
+def submit_preprocess(arguments: argparse.Namespace) -> int:
+    """Checks everything that could fail N times over on the cluster, then submits; with --wait to the end."""
+    from dinov2.cli import build_parser, main
+    from dinov2.launch import check_cluster, submit_array
+    from dinov2.preprocess.work.identity import read_or_create
+    from dinov2.preprocess.work.places import find_places, private_folder
+
+    conversion = build_parser("preprocess").parse_args(["preprocess", *arguments.words])
+    config = _check_words(conversion)
+    resources = _resources(arguments)
+    num_tasks = arguments.tasks
+    output = conversion.output
+    places = find_places(output, private=conversion.private, key_file=conversion.key_file, share=(1, num_tasks))
+    given = ["--workers", str(resources.num_cpus), *arguments.words]
+    words = [["preprocess", "--share", f"{number}/{num_tasks}", *given] for number in range(1, num_tasks + 1)]
+    ending = Ending(output, places.key, config)
+    jobs = arguments.log_dir or private_folder(output, private=conversion.private) / "jobs"
+    stdout.print(_in_words(resources, num_tasks=num_tasks, cluster=arguments.cluster), markup=False)
+    if arguments.dry_run:
+        stdout.print(f"task 1    dinov2 {shlex.join(words[0])}\nlogs      {jobs}/\nnothing was submitted", markup=False)
+        return 0
+    check_cluster(arguments.cluster, folder=jobs)
+    places.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    read_or_create(places.key, create=conversion.key_file is None)  # once, not by every task
+    array = submit_array(
+        main, words, folder=jobs, cluster=arguments.cluster, resources=resources, name="dinov2-preprocess"
+    )
+    _show(array, ending=ending)
+    return _wait(array, ending=ending) if arguments.wait else 0
+
+
+def _check_words(conversion: argparse.Namespace) -> "PreprocessConfig":
+    """The settings of the conversion, where its words go together with a submission."""
+    from dinov2.config.load import load_typed
+    from dinov2.config.preprocess import PreprocessConfig
+    from dinov2.config.presets import find_config
+    from dinov2.errors import ConfigError, LaunchError
+    from dinov2.preprocess.work.settings import check
+
+    if conversion.share is not None:
+        raise ConfigError("--share is given by each task itself; say with --tasks how many shares there are.")
+    if conversion.workers is not None:
+        raise ConfigError("--workers of a task are its --cpus-per-task; give that before the `--` instead.")
+    if not conversion.input.exists():
+        raise LaunchError("the --input does not exist here. A cluster needs a path that all its machines know.")
+    preset = find_config(conversion.config_file, kind="preprocess")
+    return check(load_typed(PreprocessConfig, file=preset, overrides=conversion.overrides))
+
+
+def _resources(arguments: argparse.Namespace) -> "Resources":
+    """What each task is given; what processes of this machine cannot be given is refused."""
+    from dinov2.errors import ConfigError
+    from dinov2.launch import Resources, minutes, sbatch_word
+
+    given = {name: getattr(arguments, name) for name in SLURM_ALONE if getattr(arguments, name) is not None}
+    if arguments.cluster == "local" and given:
+        raise ConfigError(f"--cluster local knows no {', '.join(f'--{name}' for name in given)}; leave it out.")
+    if arguments.cluster == "local" and not arguments.cpus_per_task:
+        num_cpus = max(1, (os.cpu_count() or 1) // arguments.tasks)
+    else:
+        num_cpus = arguments.cpus_per_task or Resources.num_cpus
+    return Resources(
+        num_cpus=num_cpus,
+        memory=arguments.mem or Resources.memory,
+        minutes=minutes(arguments.time) if arguments.time else Resources.minutes,
+        partition=arguments.partition,
+        account=arguments.account,
+        qos=arguments.qos,
+        max_parallel=arguments.parallel,
+        further=dict(sbatch_word(text) for text in arguments.slurm or ()),
+    )
+
+
+def _in_words(resources: "Resources", *, num_tasks: int, cluster: str) -> str:
+    each = f"{resources.num_cpus} processes" if resources.num_cpus > 1 else "1 process"
+    hours = f"{resources.minutes / 60:g} h"
+    if cluster == "local":
+        return f"tasks     {num_tasks} at once on this machine, each {each}, {hours} at most"
+    at_once = f", {resources.max_parallel} at a time" if resources.max_parallel else ""
+    return f"tasks     {num_tasks}{at_once}, each {each}, {resources.memory} of memory, {hours} at most, then requeued"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is left to do when every share is converted: one manifest of them all."""
+
+    output: Path
+    key: Path
+    config: "PreprocessConfig"
+
+    @property
+    def _manifest(self) -> Path:
+        return self.output / "manifest.parquet"
+
+    @property
+    def _options(self) -> list[str]:
+        """Of the settings those that concern duplicates, which are known only over all shares."""
+        from dinov2.config.preprocess import Quality
+
+        flags = [flag for flag in self.config.filters.flags if flag in DUPLICATES]
+        bits = self.config.quality.near_duplicate_bits
+        return [
+            *("--output", str(self._manifest)),
+            *(("--reject-flags", ",".join(flags)) if flags else ()),
+            *(("--near-duplicate-bits", str(bits)) if bits != Quality().near_duplicate_bits else ()),
+        ]
+
+    def line(self) -> str:
+        """The command for a shell, short where there are many shares."""
+        shares = f"{shlex.quote(str(self.output / 'shares'))}/*/manifest.parquet"
+        return f"dinov2 manifest merge {shares} {shlex.join(self._options)}"
+
+    def merge(self) -> int:
+        """Merges; raises DataError where the share of faults over all is above the one allowed."""
+        from dinov2.cli import main
+
+        shares = sorted((self.output / "shares").glob("*/manifest.parquet"))
+        code = main(["manifest", "merge", *map(str, shares), *self._options])
+        if code == 0:
+            self._summary().check(max_rejected_share=self.config.max_rejected_share)
+        return code
+
+    def _summary(self) -> "Summary":
+        """Of all shares together."""
+        from dinov2 import manifest
+        from dinov2.preprocess.reasons import Reason
+        from dinov2.preprocess.work.summary import Summary
+
+        rejected = self.output / "rejected.csv"
+        with rejected.open(newline="", encoding="utf-8") as stream:
+            reasons = Counter(Reason(row["reason"]) for row in csv.DictReader(stream))
+        num_pictures = len(manifest.read(self._manifest))
+        return Summary(
+            num_files=num_pictures + reasons.total(),
+            num_pictures=num_pictures,
+            reasons=reasons,
+            flags={},
+            skipped={},
+            num_gone=0,
+            num_unmatched=0,
+            num_unlike=0,
+            manifest=self._manifest,
+            rejected=rejected,
+            crosswalk=None,
+            key=self.key,
+        )
+
+
+def _show(array: "Array", *, ending: Ending) -> None:
+    if array.cluster == "slurm":
+        lines = [
+            f"job       {array.job_id}",
+            f"watch     squeue --jobs {array.job_id}",
+            f"stop      scancel {array.job_id}",
+        ]
+    else:
+        lines = [f"processes {', '.join(str(job.job_id) for job in array.jobs)}"]
+    lines += [
+        f"logs      {array.folder}",
+        f"at last   {ending.line()}",
+        "A task failed or was stopped? The same command again: what is finished is not done twice.",
+    ]
+    stdout.print("\n".join(lines), markup=False)
+
+
+def _wait(array: "Array", *, ending: Ending) -> int:
+    from dinov2.errors import LaunchError
+    from dinov2.launch import watch
+
+    failed: tuple[int, ...] = ()
+    try:
+        with progress_bar() as bar:
+            line = bar.add_task("tasks", total=len(array.jobs), status="")
+            for progress in watch(array):
+                failed = progress.failed
+                status = f"{len(progress.running)} running, {len(progress.waiting)} waiting, {len(failed)} failed"
+                bar.update(line, completed=len(progress.done) + len(failed), status=status)
+    except KeyboardInterrupt:
+        array.stop_here()
+        goes_on = "the job goes on" if array.cluster == "slurm" else "its processes are ending"
+        stderr.print(f"no longer waiting; {goes_on}. The same command later continues what is missing.")
+        return INTERRUPTED
+    if failed:
+        logs = "\n".join(f"  task {number}: {array.log_of(number)}" for number in failed[:NUM_LISTED])
+        more = f"\n  and {len(failed) - NUM_LISTED} more" if len(failed) > NUM_LISTED else ""
+        raise LaunchError(
+            f"{len(failed)} of {len(array.jobs)} tasks failed or were stopped; their messages:\n{logs}{more}\n"
+            "Mend what they name, then run the same command again: what is finished is not done twice."
+        )
+    return ending.merge()
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, not {text!r}")

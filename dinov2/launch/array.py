@@ -1,0 +1,184 @@
+"""A job array, handed to SLURM or started here.
+
+In: a function, the words of each task, the resources. Out: an `Array`, whose folder holds the tasks and their logs.
+The words name paths and the logs may name more, so all of it is readable by its owner alone.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dinov2.errors import LaunchError
+from dinov2.launch.resources import Resources
+from dinov2.launch.task import Task
+
+Cluster = Literal["slurm", "local"]
+PRIVATE_UMASK = 0o077
+MAX_TIMEOUTS = 30  # a task that runs out of time is put back into the queue this often
+RECORD = "array.json"
+SQUEUE_TIMEOUT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Array:
+    """Tasks that were submitted together; `jobs` are submitit's, in the order of the words."""
+
+    cluster: Cluster
+    job_id: str
+    folder: Path
+    jobs: tuple[Any, ...]
+
+    def log_of(self, number: int) -> Path:
+        """Where the messages of a task go, counted from 1."""
+        return Path(self.jobs[number - 1].paths.stderr)
+
+    def stop_here(self) -> None:
+        """End the processes of a local array as after Ctrl-C; a SLURM job is left alone."""
+        if self.cluster == "local":
+            for job in self.jobs:
+                if not job.done():
+                    os.kill(int(job.job_id), signal.SIGTERM)
+
+
+def submit_array(
+    run: Callable[[Sequence[str]], int],
+    words: Sequence[Sequence[str]],
+    *,
+    folder: Path,
+    cluster: Cluster,
+    resources: Resources,
+    name: str,
+) -> Array:
+    """Submit `run(words[i])` as task i + 1 of one array; a new numbered folder in `folder` holds it.
+
+    Raises LaunchError where submitit or SLURM is missing, or SLURM refuses the resources.
+    """
+    check_cluster(cluster, folder=folder)
+    submitit = _import_submitit()
+    before = os.umask(PRIVATE_UMASK)
+    try:
+        tasks = [Task(run, tuple(one), before) for one in words]
+        home = _new_folder(folder)
+        executor = _executor(submitit, home, cluster=cluster, resources=resources, name=name)
+        try:
+            with _outside_any_job(), _deaf():
+                jobs = executor.submit_array(tasks)
+        except (submitit.core.utils.FailedSubmissionError, submitit.core.utils.FailedJobError) as error:
+            shutil.rmtree(home)
+            raise LaunchError(f"SLURM did not take the job:\n{_words_of_sbatch(error)}") from None
+        job_id = str(jobs[0].job_id).split("_")[0]
+        record = {"cluster": cluster, "job_id": job_id, "tasks": len(jobs)}
+        (home / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+    finally:
+        os.umask(before)
+    return Array(cluster, job_id, home, tuple(jobs))
+
+
+def check_cluster(cluster: Cluster, *, folder: Path) -> None:
+    """Raises LaunchError where nothing can be submitted from here, or an earlier array of this folder still runs."""
+    _import_submitit()
+    if cluster == "local":
+        return
+    if not shutil.which("sbatch"):
+        raise LaunchError("sbatch is not on the PATH. Submit where SLURM is at hand, or use --cluster local.")
+    if "%" in str(folder.absolute()):
+        raise LaunchError(f"{folder}: SLURM reads a % in the path of a log as a pattern. Give a --log-dir without one.")
+    for record in sorted(folder.glob(f"*/{RECORD}"))[-1:]:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        if known["cluster"] == "slurm" and queue(known["job_id"]):
+            raise LaunchError(
+                f"job {known['job_id']} of this conversion is still in the queue. Wait for its end, or stop it: "
+                f"scancel {known['job_id']}"
+            )
+
+
+def queue(job_id: str) -> dict[str, str] | None:
+    """The tasks of a job that SLURM still holds, id -> state; None where SLURM does not answer.
+
+    Asks squeue: sacct knows more, but many clusters keep no accounts.
+    """
+    try:
+        answer = subprocess.run(
+            ["squeue", "--noheader", "--array", f"--jobs={job_id}", "--format=%i %T"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SQUEUE_TIMEOUT_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if answer.returncode:
+        # an id that SLURM has forgotten is an answer too
+        return {} if "Invalid job id" in answer.stderr else None
+    return dict(line.split(maxsplit=1) for line in answer.stdout.splitlines() if line.strip())
+
+
+def _import_submitit() -> Any:
+    """The library, or a LaunchError that says how to get it."""
+    try:
+        import submitit
+    except ImportError as error:
+        raise LaunchError("submitit is not installed. Install it:  pip install 'dinov2[slurm]'") from error
+    return submitit
+
+
+def _executor(submitit: Any, folder: Path, *, cluster: Cluster, resources: Resources, name: str) -> Any:
+    if cluster == "local":
+        executor = submitit.LocalExecutor(folder)
+        executor.update_parameters(timeout_min=resources.minutes)
+        return executor
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=MAX_TIMEOUTS)
+    executor.update_parameters(**resources.for_slurm(name))
+    return executor
+
+
+def _new_folder(parent: Path) -> Path:
+    """A subfolder under the next free number: job ids can come again, and results of another array must not be taken
+    for ours.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    numbers = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
+    number = max(numbers, default=0)
+    while True:
+        number += 1
+        try:
+            (parent / f"{number:04d}").mkdir()
+        except FileExistsError:
+            continue
+        return parent / f"{number:04d}"
+
+
+@contextmanager
+def _outside_any_job() -> Iterator[None]:
+    """Hide the variables of a job that this process itself runs in; sbatch would take them for wishes."""
+    hidden = {}
+    if "SLURM_JOB_ID" in os.environ:
+        ours = [name for name in os.environ if name.startswith(("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_"))]
+        hidden = {name: os.environ.pop(name) for name in ours if name != "SLURM_CONF"}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """No Ctrl-C while processes are started here: they inherit deafness, and end by `Array.stop_here`."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _words_of_sbatch(error: Exception) -> str:
+    """What sbatch said; submitit sets its own words before it."""
+    lines = [line for line in str(error).splitlines() if line.startswith("sbatch:")]
+    return "\n".join(lines) or str(error)
