@@ -12,6 +12,10 @@ echo "== mypy"
 mypy
 echo "== import contracts"
 lint-imports
+if [ -n "${CI:-}${DINOV2_TEST_SLURM:-}" ] && slurm="$(bash scripts/local_slurm.sh start)"; then # else the tests of the array are skipped
+    eval "$slurm"
+    trap 'bash scripts/local_slurm.sh stop' EXIT
+fi
 echo "== pytest"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # a core per test process; threads of their own would only get in each other's way
 pytest --numprocesses "${DINOV2_TEST_PROCESSES:-2}" "$@"

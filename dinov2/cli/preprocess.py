@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dinov2.cli import COMMANDS, INTERRUPTED
 from dinov2.cli.console import progress_bar, stderr, stdout
+from dinov2.cli.ending import Ending
 
 if TYPE_CHECKING:
     from dinov2.preprocess.work.convert import Conversion, Request
@@ -87,7 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
             return INTERRUPTED
     _show(summary)
     if request.share is not None:
-        _say_how_to_merge(arguments.output, share=request.share)
+        number, count = request.share
+        line = Ending(arguments.output, summary.key, request.config).line()
+        stdout.print(f"share {number} of {count} is done. When all are:\n  {line}", markup=False)
         return 0  # a share may be small; how many films of the whole could not be used is seen after the merge
     summary.check(max_rejected_share=request.config.max_rejected_share)
     _say_what_next(arguments.output, summary)
@@ -160,15 +163,6 @@ def _say_what_next(output: Path, summary: "Summary") -> None:
         f"  dinov2 preview preprocess {pictures} --output page.html\n"
         f"  dinov2 preview augmentation --dataset {manifest} --output crops.png\n"
         f"  dinov2 train --config-file cpu_smoke --output-dir RUN train.dataset_path={manifest}",
-        markup=False,
-    )
-
-
-def _say_how_to_merge(output: Path, *, share: tuple[int, int]) -> None:
-    pictures = shlex.quote(str(output))
-    stdout.print(
-        f"share {share[0]} of {share[1]} is done. When all are:\n"
-        f"  dinov2 manifest merge {pictures}/shares/*/manifest.parquet --output {pictures}/manifest.parquet",
         markup=False,
     )
 
