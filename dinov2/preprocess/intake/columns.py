@@ -62,7 +62,8 @@ PERSONAL_WORDS = (
 PERSONAL_IDS = re.compile(
     r"(patient|subject|person|study|series|instance|dicom|image|case|exam|film)u?id$|^(patient|study|subject)$"
 )
-CELLS_OF_A_PERSON = r"^\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\^"  # a date, or a name as DICOM writes it (PS3.5 6.2.1)
+# A date with or without separators, or a name as DICOM writes it (PS3.5 6.2.1).
+CELLS_OF_A_PERSON = r"^\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|^(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$|\^"
 
 
 def file_column(names: Sequence[str], *, path: Path) -> str:
@@ -109,6 +110,8 @@ def _is_personal_name(name: str) -> bool:
 
 
 def _are_personal(cells: pa.ChunkedArray) -> bool:
+    if pa.types.is_integer(cells.type):
+        cells = cells.cast(pa.string())
     if not (pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)):
         return False
     matches = pc.sum(pc.match_substring_regex(cells, CELLS_OF_A_PERSON)).as_py() or 0

@@ -4,6 +4,7 @@ In: the list that was the input, and the table given beside it. Out: values per 
 patients and studies under names like those of the headers, personal columns left out.
 """
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,9 +78,21 @@ class Tables:
 
 
 def read_tables(given: Path, *, table: Path | None, keep_columns: Sequence[str]) -> Tables:
-    """The tables of an input: itself where it is a list, and the one beside it.  Raises ManifestError."""
+    """The tables of an input: itself where it is a list, and the one beside it.
+
+    Raises ManifestError where one is no table, or none has a column that is to be kept.
+    """
     paths = [path for path in (given if given.is_file() and is_list(given.name) else None, table) if path is not None]
-    return Tables(tuple(read_table(path, keep_columns=keep_columns) for path in paths))
+    tables = tuple(read_table(path, keep_columns=keep_columns) for path in paths)
+    present = [name for each in tables for name in each.names]
+    absent = [name for name in keep_columns if name.lower() not in {column.lower() for column in present}]
+    if absent:
+        near = difflib.get_close_matches(absent[0], present, n=1)
+        hint = (
+            f"Perhaps {near[0]}?" if near else f"Columns present: {', '.join(present) or 'none, as no table is given'}."
+        )
+        raise ManifestError(f"privacy.keep_columns: no table has a column {absent[0]!r}. {hint}")
+    return Tables(tables)
 
 
 def _merged(before: Found | None, values: Mapping[str, Any], *, identity: Identity) -> Found:

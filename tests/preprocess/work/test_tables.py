@@ -45,6 +45,15 @@ def test_columns_that_look_personal_are_left_out_and_named_once(folder, tmp_path
     assert rows_of(tmp_path / "kept")[0]["birth_date"] == "1957-01-01"
 
 
+def test_a_column_to_keep_that_no_table_has_is_refused_with_the_nearest_one(folder, tmp_path):
+    (tmp_path / "t.csv").write_text("file,age,birth_date\nplain.png,61,1957-01-01\n")
+    config = replace(SMALL, privacy=Privacy(keep_columns=("birthdate",)))
+    with pytest.raises(ManifestError, match=r"'birthdate'. Perhaps birth_date\?"):
+        convert(folder, tmp_path / "out", config=config, table=tmp_path / "t.csv")
+    with pytest.raises(ManifestError, match="no table is given"):
+        convert(folder, tmp_path / "out", config=config)
+
+
 def test_a_list_and_a_table_speak_of_a_film_together_and_the_table_last(folder, tmp_path):
     (tmp_path / "list.csv").write_text("file,split,sex\nfilms/plain.png,train,F\nfilms/sub/0.dcm,val,M\n")
     (tmp_path / "t.csv").write_text("file,split,score\nplain.png,test,0.5\n")
