@@ -47,7 +47,9 @@ def test_every_file_opens_with_what_comes_in_and_goes_out_and_stays_short(path: 
     assert text.count("\n") <= 400
 
 
-@pytest.mark.parametrize("command", ["phantom", "preprocess", "manifest", "preview", "train", "export", "bench"])
+@pytest.mark.parametrize(
+    "command", ["phantom", "preprocess", "manifest", "preview", "submit", "train", "export", "bench"]
+)
 def test_every_command_has_help_with_examples(command: str) -> None:
     words = [sys.executable, "-m", "dinov2", command, "--help"]
     done = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True)

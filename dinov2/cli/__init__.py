@@ -18,7 +18,7 @@ COMMANDS = {
     "phantom": "draw synthetic chest films and write them as DICOM",
     "preprocess": "turn DICOM, PNG, JPEG and TIFF films into 8-bit PNG and a manifest",
     "manifest": "build, check, split, merge, pack or show manifests",
-    "preview": "see the crops and masks that the networks will see",
+    "preview": "look at a finished conversion, or at crops and masks",
     "submit": "run a command as a SLURM job array",
     "train": "train a student and its teacher on a manifest",
     "export": "write the teacher of a checkpoint as safetensors",

@@ -30,7 +30,13 @@ continues what is missing."""
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the sub-command and what it can submit."""
-    parser = commands.add_parser("submit", help=COMMANDS["submit"], description=COMMANDS["submit"].capitalize() + ".")
+    parser = commands.add_parser(
+        "submit",
+        help=COMMANDS["submit"],
+        description="Run a command as a SLURM job array.",
+        epilog=EXAMPLES,
+        formatter_class=FORMATTER,
+    )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="COMMAND")
     preprocess = kinds.add_parser(
         "preprocess",

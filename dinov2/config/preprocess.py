@@ -60,8 +60,8 @@ class Intensity:
 class Quality:
     """`quality`: when a film is remarked on. Shares are of the pixels of a picture."""
 
-    saturated_share: float = 0.25  # at the highest stored value, border and padding left out
-    near_constant_levels: int = 16  # grey levels between the 5th and 95th percentile of the picture
+    saturated_share: float = 0.1  # at the brightest value, bars and padding left out
+    near_constant_levels: int = 16  # grey levels between the 5th and 95th percentile of the picture, bars left out
     near_duplicate_bits: int = 10  # of the 256 of two perceptual hashes; more differ: two films
 
 

@@ -101,7 +101,7 @@ FAULTS = frozenset(
 FLAG_MEANINGS: Mapping[Flag, str] = {
     Flag.POLARITY_SUSPECT: "the picture looks like the negative of a frontal chest film",
     Flag.TRUNCATED: "rows at the bottom look filled up after the pixel data ended",
-    Flag.SATURATED: "a large share of the film is at its highest value (quality.saturated_share)",
+    Flag.SATURATED: "a large share of the film is at its brightest value (quality.saturated_share)",
     Flag.NEAR_CONSTANT: "hardly any contrast (quality.near_constant_levels)",
     Flag.SCREENSHOT: "a secondary capture: a screen or a scanned sheet, not a detector's image",
     Flag.BURNED_IN: "BurnedInAnnotation is YES, accepted by filters.burned_in",

@@ -7,12 +7,13 @@ import pytest
 
 from dinov2.cli import preview
 from dinov2.errors import ConfigError, ManifestError
+from tests.preprocess.films import convert, write_phantom
 
 
-def command(*words: object) -> int:
+def command(*words: object, subject: str = "augmentation") -> int:
     parser = argparse.ArgumentParser()
     preview.add_parser(parser.add_subparsers())
-    arguments = parser.parse_args(["preview", "augmentation", *map(str, words)])
+    arguments = parser.parse_args(["preview", subject, *map(str, words)])
     return int(arguments.run(arguments))
 
 
@@ -54,3 +55,31 @@ def test_help_ends_with_two_examples(capsys):
     with pytest.raises(SystemExit):
         command("--help")
     assert capsys.readouterr().out.rsplit("examples:")[1].count("dinov2 preview augmentation") == 2
+
+
+def test_a_conversion_becomes_a_page_and_the_next_command_is_told(tmp_path, capsys):
+    write_phantom(tmp_path / "in/a.dcm", number=0, seed=0)
+    write_phantom(tmp_path / "in/b.dcm", number=1, seed=1, BodyPartExamined="KNEE")
+    convert(tmp_path / "in", tmp_path / "out")
+    pictures, output = tmp_path / "out", tmp_path / "new/page.html"
+    assert command(pictures, "--output", output, "--per-sheet", 3, subject="preprocess") == 0
+    said = capsys.readouterr().out.replace("\n", "")
+    assert "1 pictures, 1 rejects" in said
+    assert f"next: dinov2 preview augmentation --dataset {pictures}/manifest.parquet --output crops.png" in said
+    assert output.read_text().startswith("<!doctype html>")
+    nowhere = tmp_path / "nowhere"
+    assert command(pictures, "--output", output, "--private", nowhere, subject="preprocess") == 0
+    assert "give the conversion's private folder with --private" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_faults_of_the_words_of_a_page_are_told(tmp_path):
+    with pytest.raises(ConfigError, match="--per-sheet 0 --seed 0: give at least 1 film"):
+        command(tmp_path, "--output", tmp_path / "a.html", "--per-sheet", 0, subject="preprocess")
+    with pytest.raises(ManifestError, match="no such manifest"):
+        command(tmp_path, "--output", tmp_path / "a.html", subject="preprocess")
+
+
+def test_help_of_the_page_ends_with_two_examples(capsys):
+    with pytest.raises(SystemExit):
+        command("--help", subject="preprocess")
+    assert capsys.readouterr().out.rsplit("examples:")[1].count("dinov2 preview preprocess") == 2

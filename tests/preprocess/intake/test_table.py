@@ -74,7 +74,10 @@ def test_columns_that_may_name_a_person_or_a_day_stay_behind(tmp_path):
         "file,PatientID,Patient Age,sex,split,No Finding,PatientName,birth_date,StudyDate,AccessionNumber,seen,"
         "image_uid,referring_physician,covid,fluid,pathology,read_by,Vorname,city_phone,acquired,visit"
     )
-    first = "a.png,007,61,F,train,1,DOE^JANE,1950-01-01,20200102,77,2020-01-02,1.2.3,Dr X,0,1,none,ROE^R,Jane,1,03.04.2021,20210403"
+    first = (
+        "a.png,007,61,F,train,1,DOE^JANE,1950-01-01,20200102,77,2020-01-02,1.2.3,Dr X,0,1,none,ROE^R,Jane,1,03.04.2021,"
+        "20210403"
+    )
     rows = table(tmp_path, f"{header}\n{first}\n")
     assert rows.columns_kept == ("patient", "Patient Age", "sex", "split", "No Finding", "covid", "fluid", "pathology")
     assert tuple(rows.types) == rows.columns_kept

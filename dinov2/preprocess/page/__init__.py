@@ -1,0 +1,1 @@
+"""A finished conversion as one HTML page to look at.  Home of Jinja2."""
