@@ -74,6 +74,16 @@ class Limits:
     max_file_mb: float = 2048.0  # of the file, or of an archive's member once unpacked
     memory_mb: int = 4096  # a worker's own data; 0: no limit
 
+    @property
+    def max_file_bytes(self) -> int:
+        """`max_file_mb` in bytes."""
+        return round(self.max_file_mb * 1_000_000)
+
+    @property
+    def max_pixels(self) -> int:
+        """`max_megapixels` in pixels."""
+        return round(self.max_megapixels * 1_000_000)
+
 
 @dataclass(frozen=True)
 class Privacy:

@@ -19,7 +19,7 @@ from dinov2.preprocess.decode import decoders, luts, native, refusals
 from dinov2.preprocess.decode.bits import Settled, settle
 from dinov2.preprocess.decode.colour import grey
 from dinov2.preprocess.decode.complaints import unspoken
-from dinov2.preprocess.decode.dataset import MEGABYTE, PixelElement, parse
+from dinov2.preprocess.decode.dataset import PixelElement, parse
 from dinov2.preprocess.decode.frames import Frames, frames_of, stream_of
 from dinov2.preprocess.decode.header import header_of, text
 from dinov2.preprocess.decode.layout import PALETTE, Layout, layout_of
@@ -37,7 +37,7 @@ class DicomFilm:
         Raises DicomRejected: not_an_image, unreadable, truncated, too_large (a deflated data set), and bad_header where
         several frames are stated that are not there.
         """
-        parsed = parse(data, max_bytes=int(limits.max_file_mb * MEGABYTE))
+        parsed = parse(data, max_bytes=limits.max_file_bytes)
         self._policy, self._limits = policy, limits
         self._dataset: Dataset = parsed.dataset
         self._body, self._pixels = parsed.body, parsed.pixels
@@ -86,7 +86,7 @@ class DicomFilm:
         """Layout and frames, once: everything that can be checked before a pixel is unpacked."""
         if self._plan is None:
             pixels = self._present()
-            layout = layout_of(self._dataset, max_megapixels=self._limits.max_megapixels)
+            layout = layout_of(self._dataset, max_pixels=self._limits.max_pixels)
             count = self.header.num_frames
             if pixels.is_encapsulated:
                 frames = frames_of(

@@ -14,7 +14,6 @@ GREY = ("MONOCHROME1", "MONOCHROME2")
 PALETTE = "PALETTE COLOR"
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 CONTAINERS = (8, 16, 32)
-MILLION = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class Layout:
         return self.num_pixels * samples * self.bits_allocated // 8
 
 
-def layout_of(dataset: Dataset, *, max_megapixels: float) -> Layout:
+def layout_of(dataset: Dataset, *, max_pixels: int) -> Layout:
     """The layout that the tags state.  Raises DicomRejected: bad_header, unsupported, too_large."""
     found = {keyword: _required(dataset, keyword) for keyword in ("Rows", "Columns", "BitsAllocated")}
     rows, columns, allocated = found["Rows"], found["Columns"], found["BitsAllocated"]
@@ -61,7 +60,7 @@ def layout_of(dataset: Dataset, *, max_megapixels: float) -> Layout:
         raise refusals.bad_header(f"(0028,0002) Samples per Pixel is {samples}, which {photometric} does not have")
     if rows < 1 or columns < 1 or representation not in (0, 1):
         raise refusals.bad_header("Rows, Columns or Pixel Representation are no possible numbers")
-    if rows * columns > max_megapixels * MILLION:
+    if rows * columns > max_pixels:
         raise refusals.too_large(f"the header claims {rows} x {columns} pixels", key="limits.max_megapixels")
     if allocated not in CONTAINERS:
         raise refusals.bad_header(f"(0028,0100) Bits Allocated is {allocated}; expected 8, 16 or 32")

@@ -18,7 +18,6 @@ from dinov2.preprocess.decode import decoders, refusals
 from dinov2.preprocess.decode.codestream import jpeg, png, tiff
 from dinov2.preprocess.decode.colour import grey
 from dinov2.preprocess.decode.complaints import overhearing, unspoken
-from dinov2.preprocess.decode.layout import MILLION
 from dinov2.preprocess.radiograph import Header, Radiograph
 from dinov2.preprocess.reasons import Flag, Reason
 
@@ -108,7 +107,7 @@ class RasterFilm:
     def _check_page(self) -> None:
         """Refuse by size and structure before anything is decoded."""
         height, width = self._image.height, self._image.width
-        if height * width > self._limits.max_megapixels * MILLION:
+        if height * width > self._limits.max_pixels:
             raise refusals.too_large(f"the picture claims {height} x {width} pixels", key="limits.max_megapixels")
         if self._format == "TIFF":
             mode = self._image.mode

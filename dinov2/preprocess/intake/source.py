@@ -49,7 +49,7 @@ class Source:
     @property
     def shown(self) -> str:
         """The relative path as text: bytes of a name that are no UTF-8 become the replacement character."""
-        return self.relative.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return as_text(self.relative)
 
     def read(self, *, max_bytes: int) -> bytes:
         """The content.
@@ -137,6 +137,11 @@ def _read_zip(source: Source, stream: BinaryIO) -> bytes:
     if len(content) != source.size:
         raise _unreadable("the member is shorter than its zip archive states. Copy the archive again")
     return content
+
+
+def as_text(relative: str) -> str:
+    """A path that can be shown: bytes that are no UTF-8 become the replacement character."""
+    return relative.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _unreadable(text: str) -> DicomRejected:

@@ -27,7 +27,6 @@ SIDE_PX = 176  # the longer side
 JPEG_QUALITY = 80
 BURNED_IN_NOTE = "burned-in text: not shown"
 LIMITS = Limits()
-BYTES_PER_MB = 1_000_000
 # What cost a process its life, its time or its memory is not tried in this one.
 NOT_TRIED = frozenset({Reason.TIME_LIMIT, Reason.WORKER_DIED, Reason.TOO_LARGE})
 AS_FOUND = PreprocessConfig(
@@ -87,7 +86,7 @@ def draw_rejected(source: Source, *, frame: int, reason: Reason, show_burned_in:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what libraries remark may hold element values
-            data = source.read(max_bytes=int(LIMITS.max_file_mb * BYTES_PER_MB))
+            data = source.read(max_bytes=LIMITS.max_file_bytes)
             film = open_film(data, policy=AS_FOUND.decode, limits=LIMITS)
             about = _about(film.header)
             if film.header.burned_in and not show_burned_in:

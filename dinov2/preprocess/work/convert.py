@@ -18,7 +18,7 @@ from dinov2.config.preprocess import PreprocessConfig
 from dinov2.errors import LaunchError
 from dinov2.preprocess.intake.archives import spool
 from dinov2.preprocess.intake.names import Skipped, Why
-from dinov2.preprocess.intake.source import Source
+from dinov2.preprocess.intake.source import Source, as_text
 from dinov2.preprocess.intake.sources import iter_sources
 from dinov2.preprocess.reasons import Reason
 from dinov2.preprocess.work.commit import commit
@@ -30,8 +30,8 @@ from dinov2.preprocess.work.repeats import Repeats, find_repeats, turn_away_repe
 from dinov2.preprocess.work.shelf import Shelf, open_shelf, writing
 from dinov2.preprocess.work.state import Job, State
 from dinov2.preprocess.work.summary import Summary
-from dinov2.preprocess.work.tables import Wanted, as_text, write_tables
-from dinov2.preprocess.work.task import BYTES_PER_MB, Task, Workshop, convert_file
+from dinov2.preprocess.work.tables import Wanted, write_tables
+from dinov2.preprocess.work.task import Task, Workshop, convert_file
 
 FILES_PER_PAGE = 4096
 OUR_PICTURE = re.compile(r"[0-9a-f]{16}\.png")
@@ -185,7 +185,7 @@ class Conversion:
                 yield job.source
 
         def tasks() -> Iterator[Task]:
-            spooled = spool(sources(), folder=self.shelf.places.spool, max_bytes=int(limits.max_file_mb * BYTES_PER_MB))
+            spooled = spool(sources(), folder=self.shelf.places.spool, max_bytes=limits.max_file_bytes)
             for source in spooled:
                 name = self.shelf.identity.name("path", source.relative)
                 yield Task(name, source, workshop, jobs[name].known)

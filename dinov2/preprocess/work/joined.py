@@ -18,6 +18,7 @@ from dinov2.preprocess.intake.table import TAKEN, FilmTable, read_table
 from dinov2.preprocess.work.identity import Identity
 
 NAMED = ("patient", "study")  # values that become HMACs
+NUM_NAMED = 20  # columns that are written out
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,19 @@ class Tables:
                 )
 
     def remarks(self) -> list[str]:
-        """Which columns were left out."""
-        return [
-            f"{table.path}: columns left out because they look like names, ids or dates: "
-            f"{', '.join(table.columns_left_out)}. privacy.keep_columns=[NAME] takes one along."
-            for table in self.tables
-            if table.columns_left_out
-        ]
+        """Which columns come along, and which were left out."""
+        lines = []
+        for table in self.tables:
+            if table.columns_kept:
+                more = len(table.columns_kept) - NUM_NAMED
+                named = ", ".join(table.columns_kept[:NUM_NAMED])
+                lines.append(f"{table.path}: columns taken along: {named}{f' and {more} more' if more > 0 else ''}")
+            if table.columns_left_out:
+                lines.append(
+                    f"{table.path}: columns left out because they look like names, ids or dates: "
+                    f"{', '.join(table.columns_left_out)}. privacy.keep_columns=[NAME] takes one along."
+                )
+        return lines
 
 
 def read_tables(given: Path, *, table: Path | None, keep_columns: Sequence[str]) -> Tables:

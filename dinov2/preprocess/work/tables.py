@@ -20,7 +20,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from dinov2.manifest.writer import ManifestWriter
-from dinov2.preprocess.intake.source import Source
+from dinov2.preprocess.intake.source import Source, as_text
 from dinov2.preprocess.reasons import Flag, Reason
 from dinov2.preprocess.work.joined import Found, Tables
 from dinov2.preprocess.work.repeats import Repeats
@@ -192,8 +192,3 @@ def _create(path: Path, *, mode: int) -> IO[str]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     # File names that are no text are written as the bytes that they are.
     return os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="surrogateescape")
-
-
-def as_text(relative: str) -> str:
-    """A path that can be shown: bytes that are no UTF-8 become the replacement character."""
-    return relative.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

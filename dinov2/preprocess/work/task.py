@@ -29,8 +29,6 @@ from dinov2.preprocess.work.identity import Identity
 from dinov2.preprocess.work.outcome import Outcome, Picture, digest_of, partial_path
 from dinov2.preprocess.work.places import image_path
 
-BYTES_PER_MB = 1_000_000
-
 
 @dataclass(frozen=True)
 class Workshop:
@@ -58,7 +56,7 @@ def convert_file(task: Task) -> Outcome:
     """
     config = task.workshop.config
     try:
-        data = task.source.read(max_bytes=int(config.limits.max_file_mb * BYTES_PER_MB))
+        data = task.source.read(max_bytes=config.limits.max_file_bytes)
     except DicomRejected as error:
         return _rejected(error)
     except OSError as error:

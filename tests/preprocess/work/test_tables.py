@@ -35,8 +35,10 @@ def test_columns_that_look_personal_are_left_out_and_named_once(folder, tmp_path
     (tmp_path / "t.csv").write_text("file,age,birth_date\nplain.png,61,1957-01-01\n")
     request = Request(input=folder, output=tmp_path / "out", config=SMALL, table=tmp_path / "t.csv", num_workers=0)
     with open_conversion(request) as conversion:
-        (remark,) = conversion.remarks
-        assert "birth_date" in remark
+        taken, left_out = conversion.remarks
+        assert "taken along: age" in taken
+        assert "birth_date" not in taken
+        assert "birth_date" in left_out
         list(conversion.run())
         conversion.finish()
     assert "birth_date" not in rows_of(tmp_path / "out")[0]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from dinov2.preprocess.decode import refusals
 from dinov2.preprocess.decode.codestream.found import Codestream, byte_at, check_tail, number_at
 
-SOI, EOI, SOS, DHT, DQT, DRI = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD
+EOI, SOS, DHT, DQT, DRI = 0xD9, 0xDA, 0xC4, 0xDB, 0xDD
 FRAMES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC3: "lossless", 0xF7: "jpeg-ls"}
 RESTARTS = range(0xD0, 0xD8)
 SEGMENTS = frozenset({DHT, DQT, DRI, 0xCC, 0xF8, 0xFE, *range(0xE0, 0xF0)})  # also DAC, LSE, COM, APPn
