@@ -30,7 +30,8 @@ else
 fi
 echo "== 2/4 films to 8-bit PNG with a short side of 518 pixels"
 dinov2 preprocess --input "$FILMS" --output "$OUT/pictures" "${TABLE[@]}"
-echo "== 3/4 a look at what the networks will see"
+echo "== 3/4 a look at what became of the films, and at what the networks will see"
+dinov2 preview preprocess "$OUT/pictures" --output "$OUT/films.html"
 dinov2 preview augmentation --dataset "$OUT/pictures/manifest.parquet" --output "$OUT/crops.png" --config-file cpu_smoke
 echo "== 4/4 a short training of a tiny network"
 dinov2 train --config-file cpu_smoke --output-dir "$OUT/run" "train.dataset_path=$OUT/pictures/manifest.parquet" "${SETTINGS[@]}"
@@ -39,7 +40,9 @@ STEP="$(ls "$OUT/run/exports" | sort -n | tail -1)"
 cat <<END
 
 Done. Where to look:
+  $OUT/films.html                  the films, what was left out and why (open it in a browser)
   $OUT/pictures/images/            the films as PNG, and manifest.parquet, rejected.csv beside them
+  $OUT/pictures.private/           who is who: the key of the ids and the crosswalk; keep it to yourself
   $OUT/crops.png                   crops and masks, as drawn during training
   $OUT/run/training_metrics.json   a line per logged step
   $OUT/run/exports/$STEP/           backbone.safetensors, dino_head.safetensors, backbone_card.json
