@@ -12,7 +12,7 @@ echo "== mypy"
 mypy
 echo "== import contracts"
 lint-imports
-if [ -n "${CI:-}${DINOV2_TEST_SLURM:-}" ] && slurm="$(bash scripts/local_slurm.sh start)"; then # else the tests of the array are skipped
+if [ -n "${CI:-}${DINOV2_TEST_SLURM:-}" ] && slurm="$(timeout 300 bash scripts/local_slurm.sh start)"; then # else the tests of the array are skipped
     eval "$slurm"
     trap 'bash scripts/local_slurm.sh stop' EXIT
 fi
