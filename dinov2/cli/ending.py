@@ -67,7 +67,7 @@ class Ending:
         rejected = self.output / "rejected.csv"
         with rejected.open(newline="", encoding="utf-8") as stream:
             reasons = Counter(Reason(row["reason"]) for row in csv.DictReader(stream))
-        num_pictures = len(manifest.read(self._manifest))
+        num_pictures = len(manifest.read(self._manifest, columns=("image",)))
         return Summary(
             num_files=num_pictures + reasons.total(),
             num_pictures=num_pictures,

@@ -66,6 +66,15 @@ def test_shares_become_one_manifest_with_the_rejects_of_all(tmp_path, suffix):
     assert not done.turned_away
 
 
+def test_a_share_without_a_picture_brings_its_rejects_and_shares_without_any_are_refused(tmp_path):
+    empty = [share(tmp_path, name, [], rejects=[(name, "constant", "m")]) for name in ("1", "2")]
+    with pytest.raises(ManifestError, match="none of the 2 manifests has a row"):
+        run(empty, tmp_path)
+    _, rows, rejects = run([*empty, share(tmp_path, "3", [row(3)])], tmp_path)
+    assert [one["image_id"] for one in rows] == [row(3)["image_id"]]
+    assert rejects == [("1", "constant"), ("2", "constant")]
+
+
 def test_a_film_in_two_shares_stays_once_and_the_other_is_rejected(tmp_path):
     twice = [row(i, image_id="ab" * 8) for i in (2, 3)]
     done, rows, rejects = run(

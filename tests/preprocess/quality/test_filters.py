@@ -46,6 +46,11 @@ def test_what_a_file_does_not_state_is_not_judged():
     assert check(silent, policy=Filters(views=("PA",))) == ()
 
 
+def test_a_film_without_a_stated_size_is_left_to_the_decoder_which_knows_what_is_absent():
+    assert check(changed(height=0, width=0), policy=Filters()) == ()
+    assert reason(changed(height=63), Filters()) == Reason.TOO_SMALL
+
+
 def test_an_empty_list_takes_everything_and_upper_case_does_not_matter():
     assert check(changed(modality="CT", body_part="KNEE"), policy=Filters(modalities=(), body_parts=())) == ()
     assert check(CHEST, policy=Filters(modalities=("dx",), body_parts=("chest",), views=("pa",))) == ()
