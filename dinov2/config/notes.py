@@ -16,8 +16,6 @@ IGNORED: Mapping[str, str] = {
     "train.saveckp_freq": "checkpoint.every_steps decides",
     "train.cache_dataset": "the manifest is always in memory, the pictures never",
     "student.block_chunks": "blocks always carry flat names",
-    "compute_precision.teacher": "runtime.precision decides until sharded training reads it",
-    "compute_precision.student": "runtime.precision decides until sharded training reads it",
 }
 
 
@@ -39,11 +37,7 @@ DEFAULTS = {key: value_of(Config(), key) for key in leaves(Config)}
 
 def _ignored(config: Config, given: frozenset[str], accepted: Mapping[str, str]) -> Iterator[str]:
     """One message that names every key which was written and is not needed, or none."""
-    named = [
-        f"{key}.* ({reason})" if key.startswith("compute_precision.") else f"{key} ({reason})"
-        for key, reason in IGNORED.items()
-        if key in given or any(one.startswith(f"{key}.") for one in given)
-    ]
+    named = [f"{key} ({reason})" for key, reason in IGNORED.items() if key in given]
     if "optim.lr" in given and config.optim.lr == 0:
         named.append("optim.lr = 0 (the peak follows from optim.base_lr and optim.scaling_rule)")
     named += [f"{key} ({reason})" for key, reason in accepted.items()]
@@ -95,6 +89,23 @@ def _crop_order(config: Config, _: frozenset[str]) -> Iterator[str]:
         yield f"crops.local_crops_size = {sizes}."
 
 
+def _part_formats(config: Config, changed: frozenset[str]) -> Iterator[str]:
+    formats = sorted(key for key in changed if key.endswith(".param_dtype"))
+    if formats and config.runtime.precision != "auto":
+        yield f"{', '.join(formats)}: not read, because runtime.precision = {config.runtime.precision} holds for all."
+
+
+def _global_batch(config: Config, changed: frozenset[str]) -> Iterator[str]:
+    if config.train.global_batch_size and "train.batch_size_per_gpu" in changed:
+        yield f"train.batch_size_per_gpu: not read, because train.global_batch_size = {config.train.global_batch_size}."
+
+
+def _selection(config: Config, changed: frozenset[str]) -> Iterator[str]:
+    unused = sorted(changed & {"checkpoint.keep_best", "checkpoint.select_mode"})
+    if unused and not config.checkpoint.select_by:
+        yield f"{', '.join(unused)}: not read, because checkpoint.select_by names no score."
+
+
 def _half_on_cpu(config: Config, _: frozenset[str]) -> Iterator[str]:
     if config.runtime.precision == "fp16" and config.runtime.device == "cpu":
         yield "runtime.precision = fp16 is slow on a CPU; runtime.precision=auto picks what suits the device."
@@ -116,6 +127,9 @@ NOTES: tuple[Callable[[Config, frozenset[str]], Iterator[str]], ...] = (
     _peak,
     _teacher_temperature,
     _crop_order,
+    _part_formats,
+    _global_batch,
+    _selection,
     _half_on_cpu,
     _register_weights,
 )

@@ -23,13 +23,14 @@ def _probabilities() -> tuple[str, ...]:
 
 
 AT_LEAST_1 = _keys("""
-    train: batch_size_per_gpu OFFICIAL_EPOCH_LENGTH
+    train: batch_size_per_gpu global_batch_size OFFICIAL_EPOCH_LENGTH
     student: patch_size in_chans embed_dim depth num_heads
     crops: global_crops_size local_crops_size
     dino: head_n_prototypes head_bottleneck_dim head_nlayers head_hidden_dim
     ibot: head_n_prototypes head_bottleneck_dim head_nlayers head_hidden_dim
     optim: total_steps
-    runtime: gradient_accumulation_steps
+    runtime: gradient_accumulation_steps shard_group_size max_nonfinite_steps
+    runtime: exchange_timeout_seconds stall_seconds slow_data_seconds
     checkpoint: every_steps
     logging: every_steps
     data: prefetch_batches
@@ -45,7 +46,7 @@ NOT_NEGATIVE = _keys("""
     optim: warmup_steps freeze_last_layer_steps patch_embed_lr_mult
     teacher: warmup_teacher_temp_epochs warmup_teacher_temp_steps
     evaluation: eval_period_iterations
-    checkpoint: keep_last
+    checkpoint: keep_last keep_every_steps keep_best
     augmentation: brightness contrast
 """)
 POSITIVE = _keys("""
@@ -64,6 +65,7 @@ RANGES: dict[str, tuple[Test, tuple[str, ...]]] = {
     "0 or more": (lambda x: x >= 0, NOT_NEGATIVE),
     "more than 0": (lambda x: x > 0, POSITIVE),
     "from 0 to 1": (lambda x: 0 <= x <= 1, (*SHARES, *_probabilities())),
+    "at least 10": (lambda x: x >= 10, ("runtime.lost_seconds",)),
     "at least 0 and less than 1": (
         lambda x: 0 <= x < 1,
         ("student.drop_path_rate", "optim.adamw_beta1", "optim.adamw_beta2"),

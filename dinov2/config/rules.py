@@ -13,6 +13,9 @@ from dinov2.config.ranges import pairs, single_numbers
 from dinov2.config.schema import Config
 
 
+LAYOUTS = {"FULL_SHARD": "sharded", "SHARD_GRAD_OP": "sharded", "HYBRID_SHARD": "hybrid", "NO_SHARD": "whole"}
+
+
 def check(config: Config) -> tuple[Fault, ...]:
     """Every fault of a configuration whose types are right."""
     alone = [*single_numbers(config), *pairs(config)]
@@ -92,7 +95,8 @@ def _losses(config: Config) -> Iterator[Fault]:
 
 
 def _koleo_alone(config: Config) -> Iterator[Fault]:
-    if config.dino.koleo_loss_weight and config.train.batch_size_per_gpu == 1:
+    alone = config.train.batch_size_per_gpu == 1 and not config.train.global_batch_size
+    if config.dino.koleo_loss_weight and alone and not config.dino.koleo_over_all_processes:
         yield Fault(
             f"dino.koleo_loss_weight = {config.dino.koleo_loss_weight}: with train.batch_size_per_gpu = 1 a picture "
             "has no neighbour to be spread from. Take at least 2 pictures, or dino.koleo_loss_weight=0.",
@@ -101,7 +105,8 @@ def _koleo_alone(config: Config) -> Iterator[Fault]:
 
 
 def _masked_crops(config: Config) -> Iterator[Fault]:
-    crops, share = 2 * config.train.batch_size_per_gpu, config.ibot.mask_sample_probability
+    crops = 2 * (config.train.global_batch_size or config.train.batch_size_per_gpu)
+    share = config.ibot.mask_sample_probability
     if config.ibot.loss_weight and int(crops * share) == 0:
         yield Fault(
             f"ibot.mask_sample_probability = {share}: none of the {crops} global crops of a batch would be masked, "
@@ -152,6 +157,19 @@ def _custom_width(config: Config) -> Iterator[Fault]:
         )
 
 
+def _same_layout(config: Config) -> Iterator[Fault]:
+    """The teacher's average runs over what a process holds, so student and teacher must lie alike."""
+    for part in ("backbone", "dino_head", "ibot_head"):
+        keys = tuple(f"compute_precision.{side}.{part}.sharding_strategy" for side in ("student", "teacher"))
+        student, teacher = (value_of(config, key) for key in keys)
+        if LAYOUTS[student] != LAYOUTS[teacher]:
+            yield Fault(
+                f"{keys[1]} = {teacher}: lies over the processes in another way than the student's ({student}), and the "
+                f"teacher's average would have to gather both. Set both to {student}, or both to {teacher}.",
+                keys,
+            )
+
+
 RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (
     _crop_sizes,
     _blur_kernel,
@@ -164,4 +182,5 @@ RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (
     _channels,
     _normalisation,
     _custom_width,
+    _same_layout,
 )

@@ -78,6 +78,7 @@ class Dino:
     head_nlayers: int = 3
     head_hidden_dim: int = 2048
     koleo_loss_weight: float = 0.1
+    koleo_over_all_processes: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Ibot:
     head_bottleneck_dim: int = 256
     head_nlayers: int = 3
     head_hidden_dim: int = 2048
+    center_weighs_processes_alike: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Train:
     """`train`."""
 
     batch_size_per_gpu: int = 64
+    global_batch_size: int | None = None
     dataset_path: str = "ImageNet:split=TRAIN"
     output_dir: str = "."
     saveckp_freq: int = 20
@@ -236,6 +239,12 @@ class Checkpoint:
 
     every_steps: int = 1000
     keep_last: int = 3
+    keep_every_steps: int = 0
+    keep_best: int = 1
+    select_by: str = ""
+    select_mode: Literal["min", "max"] = "max"
+    asynchronous: bool = True
+    self_test: bool = True
 
 
 @dataclass(frozen=True)
@@ -247,12 +256,19 @@ class Logging:
 
 @dataclass(frozen=True)
 class Runtime:
-    """`runtime`: device, number format and accumulation, none of which change the method."""
+    """`runtime`: where and how the run computes, and what happens when something breaks; not the method."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     attention: Literal["auto", "sdpa", "explicit", "xformers"] = "auto"
     gradient_accumulation_steps: int = 1
+    shard_group_size: int | None = None
+    max_nonfinite_steps: int = 5
+    exchange_timeout_seconds: int = 600
+    lost_seconds: int = 30
+    stall_seconds: int = 300
+    slow_data_seconds: int = 30
+    requeue: bool = True
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,10 @@ def test_a_pair_out_of_order_or_range_is_a_fault(key, pair):
         (["data.mean=[120]"], "data.mean = [120.0]: must lie from 0 to 1"),
         (["data.std=[0]"], "data.std = [0.0]: must be more than 0"),
         (["student.arch=vit_custom", "student.num_heads=5"], "not a multiple of student.num_heads = 5. Take 190"),
+        (
+            ["compute_precision.student.dino_head.sharding_strategy=NO_SHARD"],
+            "compute_precision.teacher.dino_head.sharding_strategy = SHARD_GRAD_OP: lies over the processes in another way",
+        ),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_go_together_are_a_fault(overrides, part):
@@ -93,6 +97,9 @@ def test_settings_that_do_not_go_together_are_a_fault(overrides, part):
         ["dino.koleo_loss_weight=0", "train.batch_size_per_gpu=1"],
         ["student.in_chans=1", "data.mean=[0.5]", "data.std=[0.2]"],
         ["optim.warmup_steps=0", "optim.freeze_last_layer_steps=0", "optim.total_steps=1"],
+        ["dino.koleo_over_all_processes=true", "train.batch_size_per_gpu=1"],
+        ["train.global_batch_size=64"],
+        ["compute_precision.student.backbone.sharding_strategy=FULL_SHARD"],
         ["checkpoint.keep_last=0", "evaluation.eval_period_iterations=0", "optim.clip_grad=0"],
     ],
 )
@@ -109,6 +116,12 @@ def test_unusual_settings_that_work_are_accepted(overrides):
         (["optim.lr=0.001", "optim.base_lr=0.002"], "optim.base_lr: not read, because optim.lr = 0.001 is the peak"),
         (["optim.total_steps=20000"], "teacher_temp = 0.07 is never reached: its warm-up takes 37500 steps"),
         (["crops.local_crops_size=256"], "crops.local_crops_size = 256 is larger than crops.global_crops_size = 224."),
+        (["train.batch_size_per_gpu=8", "train.global_batch_size=64"], "train.batch_size_per_gpu: not read, because"),
+        (["checkpoint.select_mode=min"], "checkpoint.select_mode: not read, because checkpoint.select_by names no"),
+        (
+            ["runtime.precision=bf16", "compute_precision.teacher.backbone.mixed_precision.param_dtype=fp32"],
+            "mixed_precision.param_dtype: not read, because runtime.precision = bf16 holds for all.",
+        ),
         (["runtime.device=cpu", "runtime.precision=fp16"], "runtime.precision = fp16 is slow on a CPU"),
         (
             ["student.num_register_tokens=4", "student.pretrained_weights=w.pth"],
