@@ -12,7 +12,6 @@ from dinov2.config.lengths import lengths
 from dinov2.config.ranges import pairs, single_numbers
 from dinov2.config.schema import Config
 
-
 LAYOUTS = {"FULL_SHARD": "sharded", "SHARD_GRAD_OP": "sharded", "HYBRID_SHARD": "hybrid", "NO_SHARD": "whole"}
 
 
@@ -164,8 +163,9 @@ def _same_layout(config: Config) -> Iterator[Fault]:
         student, teacher = (value_of(config, key) for key in keys)
         if LAYOUTS[student] != LAYOUTS[teacher]:
             yield Fault(
-                f"{keys[1]} = {teacher}: lies over the processes in another way than the student's ({student}), and the "
-                f"teacher's average would have to gather both. Set both to {student}, or both to {teacher}.",
+                f"{keys[1]} = {teacher}: lies over the processes in another way than the student's "
+                f"({student}), and the teacher's average would have to gather both. Set both to {student}, or both to "
+                f"{teacher}.",
                 keys,
             )
 

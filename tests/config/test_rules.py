@@ -79,7 +79,7 @@ def test_a_pair_out_of_order_or_range_is_a_fault(key, pair):
         (["student.arch=vit_custom", "student.num_heads=5"], "not a multiple of student.num_heads = 5. Take 190"),
         (
             ["compute_precision.student.dino_head.sharding_strategy=NO_SHARD"],
-            "compute_precision.teacher.dino_head.sharding_strategy = SHARD_GRAD_OP: lies over the processes in another way",
+            "dino_head.sharding_strategy = SHARD_GRAD_OP: lies over the processes in another way than the student's",
         ),
     ],
 )  # fmt: skip
