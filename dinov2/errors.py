@@ -50,3 +50,9 @@ class LaunchError(Dinov2Error):
 
 class TrainingError(Dinov2Error):
     """A training that cannot go on: a loss term or a gradient is not finite."""
+
+
+class ProcessLost(Dinov2Error):
+    """Another process of the run ended or went silent; names it. The same command continues from the last checkpoint."""
+
+    exit_code = 3

@@ -25,6 +25,7 @@ class World:
     size: int
     local_rank: int
     device: torch.device
+    local_size: int = 1  # processes of this machine
 
     @property
     def is_main(self) -> bool:
@@ -48,11 +49,13 @@ def read_world(environ: Mapping[str, str], *, device: str) -> World:
             )
         numbers = {name: _whole_number(name, environ[name]) for name in needed}
         rank, size, local_rank = numbers["RANK"], numbers["WORLD_SIZE"], numbers["LOCAL_RANK"]
+        local_size = _whole_number("LOCAL_WORLD_SIZE", environ.get("LOCAL_WORLD_SIZE") or str(size))
         if not 0 <= rank < size:
             raise LaunchError(f"RANK={rank} is not among WORLD_SIZE={size} processes.")
     else:
-        rank, size, local_rank = 0, 1, 0
-    return World(rank=rank, size=size, local_rank=local_rank, device=_device(device, local_rank=local_rank))
+        rank, size, local_rank, local_size = 0, 1, 0, 1
+    place = _device(device, local_rank=local_rank)
+    return World(rank=rank, size=size, local_rank=local_rank, device=place, local_size=local_size)
 
 
 @contextmanager
