@@ -1,15 +1,32 @@
-"""Which process this is, and what it exchanges with the others."""
+"""Which process this is, what it exchanges with the others, and how networks lie over all of them."""
 
-from dinov2.distributed.reduce import agree, average_gradients, broadcast_module, max_over_ranks, sum_over_ranks
+from dinov2.distributed.reduce import (
+    agree,
+    agree_on,
+    from_main,
+    gather_rows,
+    gather_values,
+    max_over_ranks,
+    sum_over_ranks,
+)
+from dinov2.distributed.shard import Layout, Meshes, gather_to_main, let_go, send_from_main, shard_part
 from dinov2.distributed.world import World, open_world, read_world
 
 __all__ = [
+    "Layout",
+    "Meshes",
     "World",
     "agree",
-    "average_gradients",
-    "broadcast_module",
+    "agree_on",
+    "from_main",
+    "gather_rows",
+    "gather_to_main",
+    "gather_values",
+    "let_go",
     "max_over_ranks",
     "open_world",
     "read_world",
+    "send_from_main",
+    "shard_part",
     "sum_over_ranks",
 ]

@@ -1,18 +1,18 @@
-"""What processes tell each other: sums, maxima, averaged gradients, agreed decisions.
+"""What processes tell each other: sums, maxima, rows, values, agreed decisions.
 
-In: tensors of this process. Out: the same on every process. With one process every function is the identity and
-nothing is sent.
+In: tensors or plain values of this process. Out: the same on every process. With one process every function is the
+identity and nothing is sent.
 """
 
-from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from dinov2.distributed.world import World
 
-BUCKET_BYTES = 32 * 2**20
+T = TypeVar("T")
 
 
 def sum_over_ranks(tensor: Tensor, *, world: World) -> Tensor:
@@ -25,42 +25,45 @@ def max_over_ranks(tensor: Tensor, *, world: World) -> Tensor:
     return _all_reduced(tensor, world=world, operation=dist.ReduceOp.MAX)
 
 
-def agree(flag: bool, *, world: World) -> bool:
-    """True on every rank as soon as it is true on one."""
-    if world.size == 1:
-        return flag
-    return bool(max_over_ranks(torch.tensor(int(flag)), world=world).item())
+def gather_rows(tensor: Tensor, *, world: World) -> Tensor:
+    """The rows of all ranks, those of rank 0 first; gradients flow back to where each row came from.
 
-
-def broadcast_module(module: nn.Module, *, world: World) -> None:
-    """Parameters and buffers of rank 0 on every rank, in place."""
-    if world.size == 1:
-        return
-    for tensor in module.state_dict().values():
-        dist.broadcast(tensor, src=0)
-
-
-def average_gradients(parameters: Iterable[nn.Parameter], *, world: World) -> None:
-    """Mean over ranks of every gradient, in place, sent in buckets.
-
-    A parameter that got a gradient on some ranks only counts as zero on the others; one that got none anywhere keeps
-    none, so that the optimiser leaves it alone as in a run of one process.
+    Every rank gives equally many.  [B, D] -> [B * ranks, D]
     """
     if world.size == 1:
-        return
-    listed = [p for p in parameters if p.requires_grad]
-    has_gradient = torch.tensor([p.grad is not None for p in listed], dtype=torch.int32)
-    somewhere = max_over_ranks(has_gradient, world=world).tolist()
-    used = [p for p, flag in zip(listed, somewhere, strict=True) if flag]
-    for parameter in used:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    for bucket in _buckets([p.grad for p in used if p.grad is not None]):
-        flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-        dist.all_reduce(flat)
-        flat /= world.size
-        for gradient, mean in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        return tensor
+    rows: Tensor = _GatherRows.apply(tensor, world)  # type: ignore[no-untyped-call]
+    return rows
+
+
+def agree(flag: bool, *, world: World) -> bool:
+    """True on every rank as soon as it is true on one."""
+    return bool(agree_on([int(flag)], world=world)[0])
+
+
+def agree_on(numbers: list[int], *, world: World) -> list[int]:
+    """The largest of each number over all ranks."""
+    if world.size == 1:
+        return numbers
+    return [int(value) for value in max_over_ranks(torch.tensor(numbers), world=world).tolist()]
+
+
+def gather_values(value: T, *, world: World) -> list[T]:
+    """A plain value of every rank, by rank."""
+    if world.size == 1:
+        return [value]
+    values: list[Any] = [None] * world.size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_main(value: T, *, world: World) -> T:
+    """Rank 0's plain value on every rank."""
+    if world.size == 1:
+        return value
+    holder = [value]
+    dist.broadcast_object_list(holder, src=0)
+    return holder[0]
 
 
 def _all_reduced(tensor: Tensor, *, world: World, operation: dist.ReduceOp.RedOpType) -> Tensor:
@@ -71,15 +74,19 @@ def _all_reduced(tensor: Tensor, *, world: World, operation: dist.ReduceOp.RedOp
     return result
 
 
-def _buckets(gradients: list[Tensor]) -> Iterable[list[Tensor]]:
-    bucket: list[Tensor] = []
-    size = 0
-    for gradient in gradients:
-        bytes_ = gradient.numel() * gradient.element_size()
-        if bucket and (size + bytes_ > BUCKET_BYTES or gradient.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(gradient)
-        size += bytes_
-    if bucket:
-        yield bucket
+class _GatherRows(torch.autograd.Function):
+    """All-gather forward; backward each rank gets the sum over ranks of the gradients of its rows."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, world: World) -> Tensor:
+        ctx.world = world
+        rows = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world.size)]
+        dist.all_gather(rows, tensor.contiguous())
+        return torch.cat(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total.chunk(ctx.world.size)[ctx.world.rank], None

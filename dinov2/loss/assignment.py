@@ -15,13 +15,18 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class Reductions:
-    """Sum and maximum over all processes, element by element; neither changes its argument."""
+    """Sum and maximum over all processes, element by element, and the rows of all processes in one tensor.
+
+    None of them changes its argument; gradients flow back through `gather` alone.
+    """
 
     sum: Callable[[Tensor], Tensor]
     max: Callable[[Tensor], Tensor]
+    gather: Callable[[Tensor], Tensor]  # [B, D] -> [B * processes, D], the rows of process 0 first
+    rank: int
 
 
-ONE_PROCESS = Reductions(sum=lambda tensor: tensor, max=lambda tensor: tensor)
+ONE_PROCESS = Reductions(sum=lambda tensor: tensor, max=lambda tensor: tensor, gather=lambda tensor: tensor, rank=0)
 
 
 def given_or_one_process(reductions: Reductions | None) -> Reductions:
@@ -79,15 +84,19 @@ def centred_softmax(logits: Tensor, *, center: Tensor, temperature: float | Tens
 
 
 @torch.no_grad()
-def updated_center(center: Tensor, logits: Tensor, *, momentum: float, reductions: Reductions) -> Tensor:
-    """The running mean of teacher logits after one more batch, over the samples of all processes alike.
+def updated_center(
+    center: Tensor, logits: Tensor, *, momentum: float, reductions: Reductions, processes_alike: bool = False
+) -> Tensor:
+    """The running mean of teacher logits after one more batch.
 
-    A process without samples takes part with weight 0; where no process has one, the centre stays.
+    Every sample weighs the same, or with `processes_alike` the mean of every process. A process without samples takes
+    part with weight 0 either way; where no process has one, the centre stays.
     [..., K], [M, K] -> shape of `center`
     """
     rows = logits.float()
-    count = rows.new_full((1,), float(rows.shape[0]))
-    total = reductions.sum(torch.cat([rows.sum(dim=0), count]))  # one reduction for both
+    weight = 1.0 / max(rows.shape[0], 1) if processes_alike else 1.0
+    count = rows.new_full((1,), rows.shape[0] * weight)
+    total = reductions.sum(torch.cat([rows.sum(dim=0) * weight, count]))  # one reduction for both
     sums, num_samples = total[:-1], total[-1]
     moved = center * momentum + (sums / num_samples.clamp(min=1.0)) * (1 - momentum)
     return torch.where(num_samples > 0, moved, center)
@@ -99,9 +108,16 @@ class AssigningLoss(nn.Module):
     center: Tensor  # [1, ..., K]
 
     def __init__(
-        self, center: Tensor, *, student_temp: float, center_momentum: float, reductions: Reductions | None
+        self,
+        center: Tensor,
+        *,
+        student_temp: float,
+        center_momentum: float,
+        reductions: Reductions | None,
+        processes_alike: bool = False,
     ) -> None:
         super().__init__()
+        self.processes_alike = processes_alike
         self.student_temp = student_temp
         self.center_momentum = center_momentum
         self.reductions = reductions
@@ -120,8 +136,14 @@ class AssigningLoss(nn.Module):
     def update_center(self, teacher_output: Tensor) -> None:
         """Move the centre, at once; call it after the assignments of the step.  [..., K]
 
-        Every sample of every process weighs the same; of masked patches the public code weighs processes alike instead.
+        Every sample of every process weighs the same, unless `processes_alike`.
         """
-        reductions = given_or_one_process(self.reductions)
-        logits = teacher_output.flatten(0, -2)
-        self.center.copy_(updated_center(self.center, logits, momentum=self.center_momentum, reductions=reductions))
+        self.center.copy_(
+            updated_center(
+                self.center,
+                teacher_output.flatten(0, -2),
+                momentum=self.center_momentum,
+                reductions=given_or_one_process(self.reductions),
+                processes_alike=self.processes_alike,
+            )
+        )

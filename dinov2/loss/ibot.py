@@ -39,9 +39,15 @@ class iBOTPatchLoss(AssigningLoss):
         *,
         center_momentum: float = 0.9,
         reductions: Reductions | None = None,
+        processes_alike: bool = False,
     ) -> None:
-        center = torch.zeros(1, 1, patch_out_dim)
-        super().__init__(center, student_temp=student_temp, center_momentum=center_momentum, reductions=reductions)
+        super().__init__(
+            torch.zeros(1, 1, patch_out_dim),
+            student_temp=student_temp,
+            center_momentum=center_momentum,
+            reductions=reductions,
+            processes_alike=processes_alike,
+        )
 
     def sinkhorn_knopp_teacher(
         self,

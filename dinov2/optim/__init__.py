@@ -3,6 +3,7 @@
 In: a step number; modules and their gradients. Out: a `StepPlan`; groups for the optimiser; norms; moved weights.
 """
 
+from dinov2.optim.adamw import build_adamw
 from dinov2.optim.clip import clip_gradients
 from dinov2.optim.ema import update_teacher
 from dinov2.optim.param_groups import ParameterSettings, apply_plan, build_param_groups, parameter_settings
@@ -13,6 +14,7 @@ __all__ = [
     "Schedule",
     "StepPlan",
     "apply_plan",
+    "build_adamw",
     "build_param_groups",
     "build_schedule",
     "clip_gradients",

@@ -6,18 +6,21 @@ In: modules with gradients. Out: the norms before clipping; gradients scaled in 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 
 def clip_gradients(modules: nn.ModuleDict | Mapping[str, nn.Module], *, max_norm: float) -> dict[str, Tensor]:
     """Scale the gradients of each module so that their joint L2 norm is at most `max_norm`; 0 only measures.
 
-    Returns the norm of each module before clipping, as scalars on its device: nothing waits for the device here.
+    Returns the norm of each module before clipping, as scalars on its device: nothing waits for the device here. Where
+    gradients are shards it is the norm over all processes, the same on each.
     """
     norms: dict[str, Tensor] = {}
     for name, module in modules.items():
         parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
-        norms[name] = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norms[name] = norm.full_tensor() if isinstance(norm, DTensor) else norm  # of shards: over all processes
         if max_norm > 0:
             clip_grads_with_norm_(parameters, max_norm, norms[name])
     return norms

@@ -6,7 +6,8 @@ In: the `student`, `dino`, `ibot` sections. Out: `Networks`, whose state dict ha
 
 from collections.abc import Mapping
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from dinov2.config import schema
 from dinov2.layers import DINOHead
@@ -36,10 +37,18 @@ class Networks(nn.Module):
         self.teacher.requires_grad_(False)
         self.align_teacher()
 
+    def parts(self, side: str) -> nn.ModuleDict:
+        """The parts of the "student" or the "teacher"."""
+        return {"student": self.student, "teacher": self.teacher}[side]
+
     @property
     def patch_head(self) -> str:
         """Name of the head that patch tokens go through."""
         return "ibot_head" if "ibot_head" in self.student else "dino_head"
+
+    def centers(self) -> list[Tensor]:
+        """The running centres of both assignments, as they are: not copies."""
+        return [self.dino_loss.center, self.ibot_patch_loss.center]
 
     def align_teacher(self) -> None:
         """Copies the student's weights into the teacher, as at the start of a run."""
@@ -85,8 +94,28 @@ def build_networks(
         student=nn.ModuleDict(student_parts),
         teacher=nn.ModuleDict(teacher_parts),
         dino_loss=DINOLoss(dino.head_n_prototypes, reductions=reductions),
-        ibot_patch_loss=iBOTPatchLoss(patch_section.head_n_prototypes, reductions=reductions),
+        ibot_patch_loss=iBOTPatchLoss(
+            patch_section.head_n_prototypes,
+            reductions=reductions,
+            processes_alike=ibot.center_weighs_processes_alike,
+        ),
     )
+
+
+def build_teacher(
+    state: Mapping[str, Tensor] | None, *, student: schema.Student, dino: schema.Dino, ibot: schema.Ibot, img_size: int
+) -> nn.ModuleDict:
+    """A teacher around the tensors of `state` (no copies), in evaluation mode; nothing is initialised.
+
+    Without a state it is on the meta device: names and shapes, and no memory.
+    """
+    with torch.device("meta"):
+        teacher = build_networks(
+            student=student, dino=dino, ibot=ibot, img_size=img_size, attention="sdpa", reductions=None
+        ).teacher
+    if state is not None:
+        teacher.load_state_dict(state, strict=True, assign=True)
+    return teacher.eval()
 
 
 def needed_heads(*, dino: schema.Dino, ibot: schema.Ibot) -> dict[str, schema.Dino | schema.Ibot]:

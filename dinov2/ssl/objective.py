@@ -5,6 +5,8 @@ Crops are crop-major; the first B rows of a global tensor are crop 0 of every pi
 """
 
 import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -12,25 +14,30 @@ from torch import Tensor
 
 from dinov2.batch import NUM_GLOBAL_CROPS, Views
 from dinov2.config import schema
-from dinov2.loss import koleo_loss
+from dinov2.loss import DINOLoss, Reductions, iBOTPatchLoss, koleo_loss
 from dinov2.loss.ibot import masks_weights
-from dinov2.ssl.networks import Networks, backbone_of
+from dinov2.models.vision_transformer import Features
+from dinov2.ssl.networks import Networks
+
+Formats = Callable[[str, str], AbstractContextManager[None]]
+"""The number format in which a part computes: ("student", "backbone") -> the context of its forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """One step's losses.
+    """One step's losses on this process; the mean over processes of each is the value of the whole batch.
 
     `terms` has the names and scales of the public logs: `koleo_loss` and `ibot_loss` there are half of what enters
-    the total. `cross_entropies` are means in nats per compared pair, to be held against `ln(prototypes)`, the value
-    of a uniform solution.
+    the total. `cross_entropies` are sums in nats per crop, over `counted`, the share of crops that they were taken of:
+    their ratio is the mean per compared pair, to be held against `ln(prototypes)`, the value of a uniform solution.
     """
 
     total: Tensor  # what is differentiated
     terms: dict[str, Tensor]
     cross_entropies: dict[str, Tensor]
+    counted: dict[str, Tensor]  # for each of `cross_entropies`
     teacher_entropy: Tensor | None  # mean entropy of one CLS assignment, nats
-    teacher_marginal_entropy: Tensor | None  # entropy of the mean CLS assignment, nats; ln K = all prototypes in use
+    teacher_marginal: Tensor | None  # [K] mean CLS assignment; its entropy is ln K where all prototypes are in use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,13 @@ class _Part:
     total: Tensor  # weighted, as differentiated
     terms: dict[str, Tensor]
     cross_entropies: dict[str, Tensor]
+    counted: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Logits:
+    cls: tuple[Tensor | None, ...]  # one per size of crops, [crops, K]
+    patches: Tensor | None  # [M, K]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +84,15 @@ class Objective:
     koleo_weight: float
     ibot_weight: float
     sinkhorn: bool
+    koleo_reductions: Reductions | None = None  # where neighbours are sought among all processes
 
-    def __call__(self, networks: Networks, views: Views, *, teacher_temperature: float) -> Losses:
+    def __call__(self, networks: Networks, views: Views, *, teacher_temperature: float, formats: Formats) -> Losses:
         """Losses of one batch; updates the centres of `networks` where centering is used."""
         masked = _find_masked(views.masks) if self.ibot_weight > 0 else None
         with torch.no_grad():
-            targets = self._teacher(networks, views, masked, temperature=teacher_temperature)
-        outputs = self._student(networks, views, masked)
+            logits = self._teacher(networks, views, masked, formats=formats)
+            targets = self._targets(networks, logits, temperature=teacher_temperature)
+        outputs = self._student(networks, views, masked, formats=formats)
         parts: list[_Part] = []
         if targets.cls is not None:
             parts.append(self._dino(networks, targets.cls, outputs, num_pictures=views.num_pictures))
@@ -84,13 +100,13 @@ class Objective:
             parts.append(self._koleo(outputs.global_tokens))
         if masked is not None:
             parts.append(self._ibot(networks, targets, outputs, masks=views.masks, weight=masked.weight))
-        own, marginal = _entropies(targets.cls)
         return Losses(
             total=torch.stack([part.total for part in parts]).sum(),
             terms={name: term for part in parts for name, term in part.terms.items()},
             cross_entropies={name: value for part in parts for name, value in part.cross_entropies.items()},
-            teacher_entropy=own,
-            teacher_marginal_entropy=marginal,
+            counted={name: value for part in parts for name, value in part.counted.items()},
+            teacher_entropy=None if targets.cls is None else torch.special.entr(targets.cls).sum(dim=1).mean(),
+            teacher_marginal=None if targets.cls is None else targets.cls.mean(dim=0),
         )
 
     def _dino(self, networks: Networks, targets: Tensor, outputs: _Outputs, *, num_pictures: int) -> _Part:
@@ -107,13 +123,15 @@ class Objective:
             entropies["dino_local"] = on_local / (NUM_GLOBAL_CROPS * num_local)
             terms["dino_local_crops_loss"] = on_local / num_pairs
         total = self.dino_weight * torch.stack(list(terms.values())).sum()
-        return _Part(total=total, terms=terms, cross_entropies=entropies)
+        counted = {name: torch.ones_like(value) for name, value in entropies.items()}
+        return _Part(total=total, terms=terms, cross_entropies=entropies, counted=counted)
 
     def _koleo(self, global_tokens: Tensor) -> _Part:
         """The spread of the CLS tokens [G*B, D], each global crop by itself."""
-        spreads = torch.stack([koleo_loss(crop) for crop in global_tokens.chunk(NUM_GLOBAL_CROPS)])
+        crops = global_tokens.chunk(NUM_GLOBAL_CROPS)
+        spreads = torch.stack([koleo_loss(crop, reductions=self.koleo_reductions) for crop in crops])
         total = self.koleo_weight * spreads.sum()
-        return _Part(total=total, terms={"koleo_loss": total / NUM_GLOBAL_CROPS}, cross_entropies={})
+        return _Part(total=total, terms={"koleo_loss": total / NUM_GLOBAL_CROPS}, cross_entropies={}, counted={})
 
     def _ibot(
         self, networks: Networks, targets: _Targets, outputs: _Outputs, *, masks: Tensor, weight: Tensor
@@ -124,78 +142,77 @@ class Objective:
         loss = networks.ibot_patch_loss.forward_masked(
             outputs.patch_logits, targets.patches, student_masks_flat=masks, masks_weight=weight
         )
-        share_masked = masks.any(dim=1).float().mean()
-        entropy = loss / share_masked.clamp(min=torch.finfo(torch.float32).tiny)
-        terms = {"ibot_loss": loss / NUM_GLOBAL_CROPS}
-        return _Part(total=self.ibot_weight * loss, terms=terms, cross_entropies={"ibot": entropy})
+        return _Part(
+            total=self.ibot_weight * loss,
+            terms={"ibot_loss": loss / NUM_GLOBAL_CROPS},
+            cross_entropies={"ibot": loss},
+            counted={"ibot": masks.any(dim=1).float().mean()},
+        )
 
-    def _teacher(self, networks: Networks, views: Views, masked: _Masked | None, *, temperature: float) -> _Targets:
+    def _teacher(self, networks: Networks, views: Views, masked: _Masked | None, *, formats: Formats) -> _Logits:
+        """What the teacher's heads say of the global crops."""
         if self.dino_weight == 0 and masked is None:
-            return _Targets(cls=None, patches=None)
-        features = backbone_of(networks.teacher).forward_features(views.global_crops)
+            return _Logits(cls=(None,), patches=None)
+        with formats("teacher", "backbone"):
+            features = networks.teacher["backbone"](views.global_crops, is_training=True)
         cls_tokens = features["x_norm_clstoken"] if self.dino_weight > 0 else None  # [G*B, D]
-        patches = None
-        if masked is not None:
-            patches = features["x_norm_patchtokens"].flatten(0, 1).index_select(0, masked.index)  # [M, D]
-        cls_logits, patch_logits = _through_heads(
-            networks.teacher, [cls_tokens], patches, patch_head=networks.patch_head
-        )
-        cls_targets = (
-            None if cls_logits[0] is None else self._assign_cls(networks, cls_logits[0], temperature=temperature)
-        )
-        patch_targets = (
-            None if patch_logits is None else self._assign_patches(networks, patch_logits, temperature=temperature)
-        )
-        return _Targets(cls=cls_targets, patches=patch_targets)
+        patches = None if masked is None else _masked_patches(features, masked)
+        return _through_heads(networks, "teacher", cls_tokens=(cls_tokens,), patches=patches, formats=formats)
 
-    def _assign_cls(self, networks: Networks, logits: Tensor, *, temperature: float) -> Tensor:
-        loss = networks.dino_loss
+    def _targets(self, networks: Networks, logits: _Logits, *, temperature: float) -> _Targets:
+        (cls,) = logits.cls
+        return _Targets(
+            cls=None if cls is None else self._assigned(networks.dino_loss, cls, temperature=temperature),
+            patches=None
+            if logits.patches is None
+            else self._assigned(networks.ibot_patch_loss, logits.patches, temperature=temperature),
+        )
+
+    def _assigned(self, loss: DINOLoss | iBOTPatchLoss, logits: Tensor, *, temperature: float) -> Tensor:
+        """Assignments of the teacher's logits [M, K]; by centering they use the centre from before this batch."""
         if self.sinkhorn:
             return loss.sinkhorn_knopp_teacher(logits, teacher_temp=temperature)
         targets = loss.softmax_center_teacher(logits, teacher_temp=temperature)
         loss.update_center(logits)
         return targets
 
-    def _assign_patches(self, networks: Networks, logits: Tensor, *, temperature: float) -> Tensor:
-        loss = networks.ibot_patch_loss
-        if self.sinkhorn:
-            return loss.sinkhorn_knopp_teacher(logits, teacher_temp=temperature)
-        targets = loss.softmax_center_teacher(logits, teacher_temp=temperature)
-        loss.update_center(logits)
-        return targets
-
-    def _student(self, networks: Networks, views: Views, masked: _Masked | None) -> _Outputs:
-        backbone = backbone_of(networks.student)
+    def _student(self, networks: Networks, views: Views, masked: _Masked | None, *, formats: Formats) -> _Outputs:
         masks = views.masks if masked is not None else None
         with_local = self.dino_weight > 0 and views.num_local_crops > 0
+        crops, hidden = [views.global_crops], [masks]
         if with_local:
-            on_global, on_local = backbone.forward_features([views.global_crops, views.local_crops], [masks, None])
-        else:
-            (on_global,) = backbone.forward_features([views.global_crops], [masks])
-        cls_tokens = [on_global["x_norm_clstoken"], on_local["x_norm_clstoken"] if with_local else None]
-        if self.dino_weight == 0:
-            cls_tokens = [None, None]
-        patches = None
-        if masked is not None:
-            patches = on_global["x_norm_patchtokens"].flatten(0, 1).index_select(0, masked.index)
-        (global_logits, local_logits), patch_logits = _through_heads(
-            networks.student, cls_tokens, patches, patch_head=networks.patch_head
+            crops, hidden = [*crops, views.local_crops], [*hidden, None]
+        with formats("student", "backbone"):
+            on_global, *on_local = networks.student["backbone"](crops, hidden, is_training=True)
+        cls_tokens = [on_global["x_norm_clstoken"], *(features["x_norm_clstoken"] for features in on_local)]
+        logits = _through_heads(
+            networks,
+            "student",
+            cls_tokens=[tokens if self.dino_weight > 0 else None for tokens in cls_tokens],
+            patches=None if masked is None else _masked_patches(on_global, masked),
+            formats=formats,
         )
         return _Outputs(
             global_tokens=on_global["x_norm_clstoken"],
-            global_logits=global_logits,
-            local_logits=local_logits,
-            patch_logits=patch_logits,
+            global_logits=logits.cls[0],
+            local_logits=logits.cls[1] if with_local else None,
+            patch_logits=logits.patches,
         )
 
 
-def build_objective(*, dino: schema.Dino, ibot: schema.Ibot, centering: str) -> Objective:
-    """The objective that the `dino` and `ibot` sections and `train.centering` describe."""
+def build_objective(
+    *, dino: schema.Dino, ibot: schema.Ibot, centering: str, reductions: Reductions | None = None
+) -> Objective:
+    """The objective that the `dino` and `ibot` sections and `train.centering` describe.
+
+    `reductions` are over all processes; None for one process.
+    """
     return Objective(
         dino_weight=dino.loss_weight,
         koleo_weight=dino.koleo_loss_weight,
         ibot_weight=ibot.loss_weight,
         sinkhorn=centering == "sinkhorn_knopp",
+        koleo_reductions=reductions if dino.koleo_over_all_processes else None,
     )
 
 
@@ -209,25 +226,25 @@ def _find_masked(masks: Tensor) -> _Masked:
     return _Masked(index=masks.flatten().nonzero().squeeze(1), weight=masks_weights(masks))
 
 
+def _masked_patches(features: Features, masked: _Masked) -> Tensor:
+    """The patch tokens that the student does not see.  -> [M, D]"""
+    patches: Tensor = features["x_norm_patchtokens"]
+    return patches.flatten(0, 1).index_select(0, masked.index)
+
+
 def _through_heads(
-    parts: torch.nn.ModuleDict, cls_tokens: list[Tensor | None], patches: Tensor | None, *, patch_head: str
-) -> tuple[list[Tensor | None], Tensor | None]:
+    networks: Networks, side: str, *, cls_tokens: Sequence[Tensor | None], patches: Tensor | None, formats: Formats
+) -> _Logits:
     """Tokens through their heads; all tokens of one head go through it in one pass, without padding rows."""
     by_head: dict[str, list[Tensor]] = {"dino_head": [tokens for tokens in cls_tokens if tokens is not None]}
     if patches is not None:
-        by_head.setdefault(patch_head, []).append(patches)
+        by_head.setdefault(networks.patch_head, []).append(patches)
     logits: list[Tensor] = []
     for name, tokens in by_head.items():
         if tokens:
-            logits += parts[name](torch.cat(tokens)).split([t.shape[0] for t in tokens])
+            with formats(side, name):
+                out = networks.parts(side)[name](torch.cat(tokens))
+            logits += out.split([t.shape[0] for t in tokens])
     patch_logits = logits.pop() if patches is not None else None
     rest = iter(logits)
-    return [None if tokens is None else next(rest) for tokens in cls_tokens], patch_logits
-
-
-def _entropies(targets: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Mean entropy of the rows, and entropy of the mean row, in nats.  [M, K] -> [], []"""
-    if targets is None:
-        return None, None
-    own = torch.special.entr(targets).sum(dim=1).mean()
-    return own, torch.special.entr(targets.mean(dim=0)).sum()
+    return _Logits(cls=tuple(None if tokens is None else next(rest) for tokens in cls_tokens), patches=patch_logits)

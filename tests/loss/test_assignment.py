@@ -57,7 +57,12 @@ class Ranks:
             self.barrier.wait(timeout=20)
             return stacked
 
-        return Reductions(sum=lambda tensor: gather(tensor).sum(dim=0), max=lambda tensor: gather(tensor).amax(dim=0))
+        return Reductions(
+            sum=lambda tensor: gather(tensor).sum(dim=0),
+            max=lambda tensor: gather(tensor).amax(dim=0),
+            gather=lambda tensor: tensor,
+            rank=0,
+        )
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5])
@@ -183,11 +188,26 @@ def test_several_processes_without_reductions_are_refused(tmp_path: Path) -> Non
 
 
 def test_given_reductions_are_the_ones_that_are_used() -> None:
-    doubled = Reductions(sum=lambda tensor: tensor * 2, max=lambda tensor: tensor)
+    doubled = Reductions(sum=lambda tensor: tensor * 2, max=lambda tensor: tensor, gather=lambda tensor: tensor, rank=0)
     assert room.given_or_one_process(doubled) is doubled
     assert room.given_or_one_process(None) is ONE_PROCESS
     loss = DINOLoss(
-        4, reductions=Reductions(sum=lambda t: t + torch.tensor([3.0, 3.0, 3.0, 3.0, 1.0]), max=lambda t: t)
+        4,
+        reductions=Reductions(
+            sum=lambda t: t + torch.tensor([3.0, 3.0, 3.0, 3.0, 1.0]), max=lambda t: t, gather=lambda t: t, rank=0
+        ),
     )
     loss.update_center(torch.ones(1, 4))  # one sample here, one of 3.0 elsewhere
     assert_close(loss.center, torch.full((1, 4), 0.1 * 2.0))
+
+
+def test_the_centre_may_weigh_processes_alike_as_the_public_code_does() -> None:
+    """A process with 1 sample and one with 3: the mean of means, not the mean of all; one without any has no say."""
+    samples = [torch.tensor([[4.0]]), torch.tensor([[1.0], [2.0], [3.0]]), torch.zeros(0, 1)]
+
+    def centre(rank: int, reductions: Reductions) -> Tensor:
+        return updated_center(
+            torch.zeros(1, 1), samples[rank], momentum=0.0, reductions=reductions, processes_alike=True
+        )
+
+    assert [float(value) for value in Ranks(3).run(centre)] == [3.0, 3.0, 3.0]
