@@ -26,6 +26,17 @@ class Replaced:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Made:
+    """Who made a batch, and how long that took."""
+
+    worker: int  # number of the loader process; 0 also where there is none
+    process: int
+    seconds: float
+    slowest_path: str  # the picture that took longest to read
+    slowest_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Views:
     """Crops as the networks see them."""
 
@@ -53,6 +64,7 @@ class Batch:
     masks: Tensor  # bool [G*B, N]
     positions: Tensor  # int64 [B]; place of each picture in the sample stream
     replaced: tuple[Replaced, ...] = ()
+    made: Made | None = None
 
     def __post_init__(self) -> None:
         faults = []
@@ -80,6 +92,7 @@ class Batch:
             masks=self.masks.to(device, non_blocking=True),
             positions=self.positions,
             replaced=self.replaced,
+            made=self.made,
         )
 
     def views(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Views:

@@ -6,6 +6,8 @@ the positions and of the recipe; which process does it makes no difference.
 Legend: B pictures, G global and L local crops, S and s their sides, N patches of a global crop.
 """
 
+import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -13,9 +15,10 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from dinov2.batch import NUM_GLOBAL_CROPS, Replaced
+from dinov2.batch import NUM_GLOBAL_CROPS, Made, Replaced
 from dinov2.config.schema import Crops
 from dinov2.data.augmentation import AugmentationRecipe, Picture, apply_crop, draw_crops
+from dinov2.data.board import Slot
 from dinov2.data.dataset import Pictures, Unreadable
 from dinov2.data.masking import MaskRecipe
 from dinov2.data.stream import SampleStream
@@ -32,6 +35,7 @@ class Arrays(TypedDict):
     masks: Tensor  # bool [G*B, N]
     positions: Tensor  # int64 [B]
     replaced: tuple[Replaced, ...]
+    made: Made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,38 +49,59 @@ class BatchMaker:
     masks: MaskRecipe
     seed: int
 
-    def make(self, positions: Sequence[int]) -> Arrays:
-        """Decode, crop and mask the pictures at `positions`.  Raises DataError where no file can be read at all."""
+    def make(self, positions: Sequence[int], *, worker: int = 0, slot: Slot | None = None) -> Arrays:
+        """Decode, crop and mask the pictures at `positions`.  Raises DataError where no file can be read at all.
+
+        `slot`: where this process, loader process `worker`, notes what it does.
+        """
+        started = time.perf_counter()
         num, crops = len(positions), self.crops
         global_crops = _blank(NUM_GLOBAL_CROPS * num, size=crops.global_crops_size)
         local_crops = _blank(crops.local_crops_number * num, size=crops.local_crops_size)
         masks = torch.empty(NUM_GLOBAL_CROPS * num, self.masks.num_patches, dtype=torch.bool)
         global_out, local_out, mask_out = global_crops.numpy(), local_crops.numpy(), masks.numpy()
         replaced: list[Replaced] = []
+        slowest = (0.0, "")
         for i, position in enumerate(positions):
             draws = draw_crops(self.recipe, crops=crops, seed=self.seed, position=position)
-            picture = self._read(position, replaced=replaced)
+            read_started = time.perf_counter()
+            picture, path = self._read(position, replaced=replaced, slot=slot)
+            slowest = max(slowest, (time.perf_counter() - read_started, path))
+            if slot is not None:
+                slot.crops()
             for c, draw in enumerate(draws[:NUM_GLOBAL_CROPS]):
                 global_out[c * num + i] = apply_crop(picture, draw, size=crops.global_crops_size)
             for c, draw in enumerate(draws[NUM_GLOBAL_CROPS:]):
                 local_out[c * num + i] = apply_crop(picture, draw, size=crops.local_crops_size)
             mask_out[i::num] = self.masks.masks(position, num_crops=NUM_GLOBAL_CROPS)
+        if slot is not None:
+            slot.waits()
         return Arrays(
             global_crops=global_crops,
             local_crops=local_crops,
             masks=masks,
             positions=torch.tensor(positions, dtype=torch.int64),
             replaced=tuple(replaced),
+            made=Made(
+                worker=worker,
+                process=os.getpid(),
+                seconds=time.perf_counter() - started,
+                slowest_path=slowest[1],
+                slowest_seconds=slowest[0],
+            ),
         )
 
-    def _read(self, position: int, *, replaced: list[Replaced]) -> Picture:
-        """The picture at `position`, or the nearest one after it in the stream that can be read."""
+    def _read(self, position: int, *, replaced: list[Replaced], slot: Slot | None) -> tuple[Picture, str]:
+        """The picture at `position`, or the nearest one after it in the stream that can be read, and its path."""
         for neighbour in range(position, position + MAX_NEIGHBOURS):
             row = self.stream.row(neighbour)
+            path = str(self.pictures.path(row))
+            if slot is not None:
+                slot.reads(neighbour, path)
             try:
-                return self.pictures.read(row)
+                return self.pictures.read(row), path
             except Unreadable as reason:
-                replaced.append(Replaced(position=position, path=str(self.pictures.path(row)), reason=str(reason)))
+                replaced.append(Replaced(position=position, path=path, reason=str(reason)))
         first = replaced[-MAX_NEIGHBOURS]
         raise DataError(
             f"{MAX_NEIGHBOURS} pictures in a row cannot be read, from position {position} of the sample stream on; "

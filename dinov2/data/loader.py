@@ -16,11 +16,12 @@ from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from dinov2.batch import Batch
 from dinov2.config.schema import Augmentation, Crops, Ibot
 from dinov2.data.augmentation import resolve
+from dinov2.data.board import WorkerBoard
 from dinov2.data.collate import Arrays, BatchMaker
 from dinov2.data.dataset import Pictures
 from dinov2.data.masking import mask_recipe
@@ -32,14 +33,18 @@ from dinov2.manifest import Manifest
 class _Batches(Dataset[Arrays | Dinov2Error]):
     """One item a batch, so that a worker fills a batch in place and sends it once."""
 
-    def __init__(self, maker: BatchMaker, *, batch_size: int, rank: int, num_ranks: int) -> None:
-        self.maker = maker
+    def __init__(
+        self, maker: BatchMaker, *, batch_size: int, rank: int, num_ranks: int, board: WorkerBoard | None
+    ) -> None:
+        self.maker, self.board = maker, board
         self.batch_size, self.rank, self.num_ranks = batch_size, rank, num_ranks
 
     def __getitem__(self, index: int) -> Arrays | Dinov2Error:
         positions = batch_positions(index, batch_size=self.batch_size, rank=self.rank, num_ranks=self.num_ranks)
+        info = get_worker_info()
+        worker = 0 if info is None else info.id
         try:
-            return self.maker.make(positions)
+            return self.maker.make(positions, worker=worker, slot=self.board.slot(worker) if self.board else None)
         except Dinov2Error as error:
             return error  # raised in a worker it would arrive with a traceback as its message
 
@@ -74,16 +79,18 @@ def load_batches(
     num_workers: int,
     prefetch_batches: int,
     pin_memory: bool,
+    board: WorkerBoard | None = None,
 ) -> Generator[Batch, None, None]:
     """This rank's part of batches `first_batch` .. `first_batch + num_batches - 1`, in order.
 
     `batch_size` is per rank. `num_workers` 0 makes batches in this process, as they are asked for; otherwise about
     `prefetch_batches` are kept ready, at least one a worker. The iterator starts at once at any batch. Closing it ends
-    the workers. Raises ConfigError at once; DataError from the iterator where a worker dies or nothing can be read.
+    the workers. On `board` every worker notes what it reads. Raises ConfigError at once; DataError from the iterator
+    where a worker dies or nothing can be read.
     """
     maker = batch_maker(manifest, crops=crops, augmentation=augmentation, ibot=ibot, patch_size=patch_size, seed=seed)
     loader = DataLoader(
-        _Batches(maker, batch_size=batch_size, rank=rank, num_ranks=num_ranks),
+        _Batches(maker, batch_size=batch_size, rank=rank, num_ranks=num_ranks, board=board),
         batch_size=None,
         collate_fn=_as_it_is,
         sampler=range(first_batch, first_batch + num_batches),
