@@ -4,9 +4,11 @@ In: `RUN` or `RUN/checkpoints/STEP`. Out: an exported folder.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from dinov2.checkpoint.export import export_teacher, make_card
@@ -14,7 +16,7 @@ from dinov2.checkpoint.store import find_checkpoint, load_tensors, read_facts
 from dinov2.config.load import from_plain
 from dinov2.config.schema import Config
 from dinov2.errors import CheckpointError
-from dinov2.ssl import build_networks
+from dinov2.ssl import build_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +32,17 @@ def load_teacher(checkpoint: Path) -> SavedTeacher:
     """The teacher's modules on the CPU; only its own tensors are read."""
     facts = read_facts(checkpoint)
     config = from_plain(Config, facts["config"])
-    networks = build_networks(
+    build = partial(
+        build_teacher,
         student=config.student,
         dino=config.dino,
         ibot=config.ibot,
         img_size=config.crops.global_crops_size,
-        attention="sdpa",
-        reductions=None,
     )
-    tensors = {f"networks.teacher.{name}": tensor for name, tensor in networks.teacher.state_dict().items()}
-    load_tensors(checkpoint, into=tensors)
-    return SavedTeacher(parts=dict(networks.teacher.eval().items()), config=config, facts=facts)
+    state = {name: torch.empty(tensor.shape) for name, tensor in build(None).state_dict().items()}
+    load_tensors(checkpoint, into={f"networks.teacher.{name}": tensor for name, tensor in state.items()})
+    teacher = dict(build(state).items())
+    return SavedTeacher(parts=teacher, config=config, facts=facts)
 
 
 def export_checkpoint(path: Path, *, folder: Path) -> Path:

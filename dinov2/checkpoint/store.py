@@ -1,17 +1,20 @@
 """Checkpoints on disk: whole or not there, readable at any number of processes.
 
 In: named tensors and plain facts of a step. Out: `checkpoints/<step>/` with the tensors
-(torch.distributed.checkpoint) and `facts.json`. A checkpoint is written beside its place and renamed when everything
-is on disk, so a folder that bears a step's number is whole.
+(torch.distributed.checkpoint), `facts.json` and text files; `checkpoints/latest` and `checkpoints/best`, which hold a
+step. A checkpoint is written beside its place and renamed when everything is on disk, so a folder that bears a step's
+number is whole.
+
+In the background, training waits only until the tensors are copied; the processes agree over a group of their own, so
+that nothing they say is mixed with what training says.
 """
 
-import errno
+import datetime
 import json
-import os
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,175 +22,236 @@ from typing import Any
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from dinov2.checkpoint.commit import Commit, write_facts
+from dinov2.checkpoint.environment import environment
+from dinov2.checkpoint.faults import checkpoint_error
+from dinov2.checkpoint.files import PARTIAL, remove_leftovers
+from dinov2.checkpoint.reading import (
+    find_checkpoint,
+    load_tensors,
+    newest_sound,
+    read_facts,
+    steps_in,
+    tensor_names,
+)
+from dinov2.checkpoint.retention import KEEP_ALL, Retention
+from dinov2.checkpoint.self_test import agreed_differences
+from dinov2.checkpoint.writer import DurableWriter, FileRecord, Stager
 from dinov2.errors import CheckpointError
 
-FACTS = "facts.json"
+__all__ = [
+    "KEEP_ALL",
+    "CheckpointStore",
+    "Retention",
+    "find_checkpoint",
+    "load_tensors",
+    "read_facts",
+    "tensor_names",
+]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class _Saving:
+    """A save under way, or one whose end nobody has asked for."""
+
+    path: Path
+    done: "Future[None]"
+
+
 class CheckpointStore:
-    """The checkpoints of one run; `keep_last` whole ones are kept, 0 keeps all."""
+    """The checkpoints of one run.
 
-    folder: Path
-    keep_last: int
+    Every process of the run makes it at the same moment, calls `save`, `wait` and `self_test` with the same words at
+    the same moment, and closes it before the process group. The main process is the one that names, moves and removes;
+    it also removes what a killed run left half made, so there must be one store to a folder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        retention: Retention = KEEP_ALL,
+        asynchronous: bool = False,
+        timeout_seconds: int = 600,
+        keep_last: int | None = None,
+    ) -> None:
+        """`keep_last` alone is short for a retention; `timeout_seconds`: the longest wait for the slowest process."""
+        self.folder = folder
+        self.retention = retention if keep_last is None else Retention(keep_last=keep_last)
+        self.asynchronous = asynchronous
+        self._group: dist.ProcessGroup | None = None
+        if dist.is_initialized():
+            self._group = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout_seconds))
+        self._is_main = self._group is None or dist.get_rank(self._group) == 0
+        self._stager: Stager | None = None
+        self._saving: _Saving | None = None
+        self._finished: deque[Path] = deque()
+        self._scores: dict[int, float | None] = {}
+        if self._is_main:
+            remove_leftovers(folder)
+        if self._group is not None:
+            dist.barrier(group=self._group)  # nobody writes before the old is gone
 
     def steps(self) -> list[int]:
         """Steps of the whole checkpoints, ascending."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit() and (p / FACTS).is_file())
+        return steps_in(self.folder)
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""
         return self.folder / str(step)
 
-    def save(self, step: int, *, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
-        """Writes one checkpoint; called by every process of the run with the same step.
+    def newest_sound(self) -> tuple[Path | None, list[str]]:
+        """The newest checkpoint that is all there, and words for each newer one that is not; reads no tensor."""
+        return newest_sound(self.folder)
 
-        Raises CheckpointError where it cannot be written; earlier checkpoints are untouched then.
+    def save(
+        self,
+        step: int,
+        *,
+        tensors: Mapping[str, Tensor],
+        facts: Mapping[str, Any],
+        files: Mapping[str, str] = {},
+        score: float | None = None,
+    ) -> Path:
+        """Begins to write one checkpoint, after the one under way is whole; returns where it will lie.
+
+        `tensors` are plain and the same on every process, or DTensors; they may change as soon as this returns. `files`
+        (name -> text) lie beside them; `score` is what `keep_best` compares. A store that is not asynchronous returns
+        when the checkpoint is whole. Raises CheckpointError on every process where this or the save before cannot be
+        written; earlier checkpoints are untouched then.
         """
-        partial, final = self.folder / f".partial-{step}", self.path(step)
-        is_main = not dist.is_initialized() or dist.get_rank() == 0
-        if is_main:
-            shutil.rmtree(partial, ignore_errors=True)
-        _wait_for_all()
-        try:
-            with _as_checkpoint_error(f"{final}: the checkpoint of step {step} could not be written"):
-                partial.mkdir(parents=True, exist_ok=True)
-                dcp.save(dict(tensors), checkpoint_id=partial, no_dist=not dist.is_initialized())
-                if is_main:
-                    _write_durably(partial / FACTS, json.dumps({"step": step} | dict(facts), indent=1))
-                    shutil.rmtree(final, ignore_errors=True)
-                    partial.rename(final)
-                    _sync_folder(self.folder)
-                    self._drop_old()
-        except CheckpointError:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        _wait_for_all()
-        return final
-
-    def _drop_old(self) -> None:
-        if self.keep_last > 0:
-            for step in self.steps()[: -self.keep_last]:
-                shutil.rmtree(self.path(step), ignore_errors=True)
-
-
-def read_facts(checkpoint: Path) -> dict[str, Any]:
-    """The plain facts that were saved with a checkpoint.  Raises CheckpointError where the folder holds none."""
-    try:
-        facts: dict[str, Any] = json.loads((checkpoint / FACTS).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{checkpoint}: not a checkpoint of this package ({error}). Expected RUN/checkpoints/STEP."
-        ) from error
-    return facts
-
-
-def tensor_names(checkpoint: Path) -> frozenset[str]:
-    """Names of the tensors in a checkpoint."""
-    with _as_checkpoint_error(f"{checkpoint}: the checkpoint cannot be read"):
-        metadata = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
-    return frozenset(name for name, kind in metadata.items() if isinstance(kind, TensorStorageMetadata))
-
-
-def load_tensors(checkpoint: Path, *, into: Mapping[str, Tensor]) -> None:
-    """Fills the given tensors in place from a checkpoint that was written by any number of processes.
-
-    Raises CheckpointError where one is absent or has another shape (both shapes are named).
-    """
-    with _as_checkpoint_error(f"{checkpoint}: the checkpoint cannot be read"):
-        metadata = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
-    faults = []
-    for name, tensor in into.items():
-        stored = metadata.get(name)
-        if not isinstance(stored, TensorStorageMetadata):
-            faults.append(f"{name}: absent from the checkpoint, {list(tensor.shape)} in this run")
-        elif stored.size != tensor.shape:
-            faults.append(f"{name}: {list(stored.size)} in the checkpoint, {list(tensor.shape)} in this run")
-    if faults:
-        shown = "\n  ".join(faults[:10])
-        more = f"\n  ... and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise CheckpointError(
-            f"{checkpoint}: {len(faults)} tensors do not fit this run:\n  {shown}{more}\n"
-            "Use the configuration that wrote it (config.yaml in the run folder), or another --output-dir."
+        if wrong := [name for name in files if "/" in name or name.startswith((".", "__")) or name == "facts.json"]:
+            raise ValueError(f"names of text files in a checkpoint: {wrong} are taken or no plain names")
+        self.wait()
+        commit = Commit(
+            folder=self.folder,
+            step=step,
+            facts=_as_they_are(facts),
+            files=dict(files),
+            score=score,
+            retention=self.retention,
+            scores=self._scores,
         )
-    with _as_checkpoint_error(f"{checkpoint}: the checkpoint cannot be read"):
-        dcp.load(dict(into), checkpoint_id=checkpoint, no_dist=not dist.is_initialized())
+        what = f"{commit.final}: the checkpoint of step {step} could not be written"
+        self._begin(what, path=commit.final, partial=commit.partial, tensors=tensors, commit=commit)
+        if not self.asynchronous:
+            self.wait()
+        return commit.final
 
+    def failure(self) -> CheckpointError | None:
+        """Why the last save failed, as far as this process knows; None while it is under way or where it is whole.
 
-def find_checkpoint(path: Path) -> Path:
-    """`RUN` (its newest checkpoint) or `RUN/checkpoints/STEP` -> the checkpoint's folder."""
-    if (path / FACTS).is_file():
-        return path
-    for folder in (path / "checkpoints", path):
-        store = CheckpointStore(folder=folder, keep_last=0)
-        if store.steps():
-            return store.path(store.steps()[-1])
-    raise CheckpointError(f"{path}: no checkpoint here. Give a run folder of `dinov2 train`, or RUN/checkpoints/STEP.")
+        Never waits. What it tells is raised by the next `wait` or `save`.
+        """
+        if self._saving is None or not self._saving.done.done():
+            return None
+        error = self._saving.done.exception()
+        return error if isinstance(error, CheckpointError) else None
 
+    def finished(self) -> list[Path]:
+        """Checkpoints that became whole since the last call; never waits."""
+        return [self._finished.popleft() for _ in range(len(self._finished))]
 
-@contextmanager
-def _as_checkpoint_error(what: str) -> Iterator[None]:
-    """Storage faults as one message; torch wraps what went wrong on each process, so the cause is dug out."""
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process is meant
-            yield
-    except CheckpointError:
-        raise
-    except (OSError, RuntimeError, ValueError, dcp.CheckpointException) as error:
-        cause = _first_os_error(error)
-        if cause is not None and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    def wait(self) -> None:
+        """Returns when the save under way is whole.  Raises CheckpointError, on every process, where it failed."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.done.result()
+
+    def self_test(self, *, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Writes a checkpoint as `save` does, reads it back, compares every value, and removes it.
+
+        Raises CheckpointError on every process, so that a storage that cannot keep a checkpoint is found at step 0.
+        """
+        self.wait()
+        trial = self.folder / f"{PARTIAL}self-test"
+
+        plain = _as_they_are(facts)
+
+        def commit(records: list[FileRecord]) -> None:
+            write_facts(trial, 0, records=records, facts=plain, files={}, score=None)
+
+        what = f"{trial}: the checkpoint that is written to try out the storage could not be written"
+        self._begin(what, path=trial, partial=trial, tensors=tensors, commit=commit)
+        try:
+            self.wait()
+            differences = agreed_differences(trial, tensors=tensors, group=self._group)
+        finally:
+            if self._is_main:
+                shutil.rmtree(trial, ignore_errors=True)
+        self._finished.clear()
+        if differences:
             raise CheckpointError(
-                f"{what}: the disk is full ({cause.strerror}). Earlier checkpoints are whole; free some space and "
-                "run the same command again to continue from the last of them."
-            ) from error
-        raise CheckpointError(f"{what}: {cause or error}") from error
+                f"{self.folder}: what was written to try out the storage reads back differently: {differences}. "
+                "Its storage cannot be trusted with a run; choose another --output-dir."
+            )
+
+    def close(self) -> None:
+        """Returns when nothing is under way any more, whether it became whole or not, and lets go of everything."""
+        if self._saving is not None:
+            wait([self._saving.done])
+        if self._stager is not None:
+            self._stager.close()
+            self._stager = None
+        if self._group is not None and dist.is_initialized():
+            dist.destroy_process_group(self._group)
+        self._group = None
+
+    def _begin(
+        self,
+        what: str,
+        *,
+        path: Path,
+        partial: Path,
+        tensors: Mapping[str, Tensor],
+        commit: Callable[[list[FileRecord]], None],
+    ) -> None:
+        saving = _Saving(path, Future())
+        written: Future[Any]
+        if self.asynchronous:
+            if self._stager is None:
+                self._stager = Stager(pinned=any(tensor.device.type == "cuda" for tensor in tensors.values()))
+            stager = self._stager
+            writer = DurableWriter(partial, commit=commit, fault=lambda: stager.fault)
+            written = dcp.async_save(
+                dict(tensors),
+                storage_writer=writer,
+                process_group=self._group,
+                async_stager=stager,
+                no_dist=self._group is None,
+            )
+        else:
+            written = _now(dict(tensors), writer=DurableWriter(partial, commit=commit), group=self._group)
+        self._saving = saving
+        written.add_done_callback(lambda future: self._end(future, saving, what=what, partial=partial))
+
+    def _end(self, written: "Future[Any]", saving: _Saving, *, what: str, partial: Path) -> None:
+        """Runs in the background, when torch is through on this process."""
+        error = written.exception()
+        if error is None:
+            self._finished.append(saving.path)
+            saving.done.set_result(None)
+            return
+        try:
+            if self._is_main:  # every process has stopped writing, or is lost
+                shutil.rmtree(partial, ignore_errors=True)
+            raise checkpoint_error(what, error) from error
+        except BaseException as told:
+            saving.done.set_exception(told)
 
 
-def _first_os_error(error: BaseException) -> OSError | None:
-    if isinstance(error, dcp.CheckpointException):
-        candidates = [failure[0] for failure in error.failures.values()]
-    else:
-        candidates = [error]
-    for candidate in candidates:
-        current: BaseException | None = candidate
-        while current is not None:
-            if isinstance(current, OSError):
-                return current
-            current = current.__cause__ or current.__context__
-    return _full_disk_by_message(candidates)
+def _as_they_are(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What `facts.json` will hold, however the run's own facts change while it is written."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(facts)))
+    return plain | {"environment": environment()}
 
 
-def _full_disk_by_message(candidates: list[BaseException]) -> OSError | None:
-    """torch's zip writer reports a full disk as a RuntimeError about the file's position."""
-    if any(
-        "PytorchStreamWriter failed" in str(c) or "unexpected pos" in str(c) or "iostream error" in str(c)
-        for c in candidates
-    ):
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return None
-
-
-def _wait_for_all() -> None:
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename is durable once its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _now(tensors: dict[str, Tensor], *, writer: DurableWriter, group: dist.ProcessGroup | None) -> "Future[Any]":
+    """A save in the foreground, as the future of one that is through."""
+    future: Future[Any] = Future()
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        future.set_result(dcp.save(tensors, storage_writer=writer, process_group=group, no_dist=group is None))
+    except (Exception, dcp.CheckpointException) as error:
+        future.set_exception(error)
+    return future
