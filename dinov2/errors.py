@@ -7,9 +7,13 @@ prints it as one message without a traceback and exits with `exit_code`. Anythin
 
 
 class Dinov2Error(Exception):
-    """Base of all errors that are raised on purpose."""
+    """Base of all errors that are raised on purpose.
+
+    `everywhere` is set where every process of a run raises the same at the same moment, so that one of them tells it.
+    """
 
     exit_code = 2
+    everywhere = False
 
 
 class ConfigError(Dinov2Error):

@@ -36,7 +36,7 @@ class PlainStep:
         """One optimisation step."""
         apply_plan(self.optimizer.param_groups, plan)
         self.optimizer.zero_grad(set_to_none=True)
-        with self.precision.autocast():
+        with self.precision.formats("student", "backbone"):  # one format for the whole of it
             terms = self._terms(views, temperature=plan.teacher_temperature)
         torch.autograd.backward(torch.stack(list(terms.values())).sum())
         for module in self.networks.student.values():

@@ -124,7 +124,7 @@ def build_form(form: str, config: Config, *, device: torch.device) -> Callable[[
     schedule = build_schedule(config.optim, config.teacher, train=config.train, global_batch=global_batch)
     if form == "ours":
         return lambda views, step: train_step(
-            tools, [views], plan=schedule_at(step, schedule=schedule), step=step, num_micro_batches=1
+            tools, [views], plan=schedule_at(step, schedule=schedule), num_micro_batches=1
         )
     rows = padded_patches(
         config.ibot.mask_ratio_min_max,

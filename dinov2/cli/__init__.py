@@ -1,7 +1,7 @@
 """The `dinov2` command: parse the words, call a room, give an exit code.
 
-Exit codes: 0 done; 2 a mistake the user can mend, said in one message; 130 interrupted (Ctrl-C), everything kept; 1 a
-fault of ours. Each sub-command is a module of this package with `add_parser(commands)` and `run(arguments) -> int`;
+Exit codes: 0 done; 2 a mistake the user can mend, said in one message; 3 another process of the run was lost; 130
+interrupted (Ctrl-C), everything kept; 1 a fault of ours. Each sub-command is a module of this package with `add_parser(commands)` and `run(arguments) -> int`;
 its room is imported in `run`, so that `dinov2 --help` answers at once.
 """
 
@@ -19,8 +19,12 @@ COMMANDS = {
     "preprocess": "turn DICOM, PNG, JPEG and TIFF films into 8-bit PNG and a manifest",
     "manifest": "build, check, split, merge, pack or show manifests",
     "preview": "look at a finished conversion, or at crops and masks",
-    "submit": "run a command as a SLURM job array",
+    "submit": "run a command on a SLURM cluster",
+    "runs": "show what became of the runs of a folder",
+    "check": "say what a run will need and do, before a GPU is taken",
     "train": "train a student and its teacher on a manifest",
+    "checkpoint": "list, show, verify and unfold the checkpoints of a run",
+    "replay": "make a step again whose loss was not finite, and say where it breaks",
     "export": "write the teacher of a checkpoint as safetensors",
     "bench": "measure the step, the loader, the conversion or manifests",
 }

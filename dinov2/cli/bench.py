@@ -1,4 +1,4 @@
-"""`dinov2 bench`: how fast the step and the loader are on this machine, against its own ceilings."""
+"""`dinov2 bench`: how fast the step, the loader and all around them are on this machine, against its own ceilings."""
 
 import argparse
 import json
@@ -11,12 +11,16 @@ EXAMPLES = """examples:
   dinov2 bench step --precision fp32 bf16
   dinov2 bench loader --json loader.json
   dinov2 bench preprocess --films 32
-  dinov2 bench manifest --rows 2000000"""
+  dinov2 bench manifest --rows 2000000
+  dinov2 bench checkpoint --arch vit_base --folder runs
+  dinov2 bench resume --rows 1000000"""
 SUBJECTS = {
     "step": "the training step, against the machine's matrix-product rate",
     "loader": "the loader, against a plain Pillow pipeline",
     "preprocess": "the conversion of films, against SimpleITK and a plain loop",
     "manifest": "what a manifest of two million rows costs, step by step",
+    "checkpoint": "how long training waits for a save, in the background against in the foreground",
+    "resume": "from the start of a command to its first batch, at steps 0 to 1,000,000",
 }
 
 

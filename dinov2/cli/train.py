@@ -2,22 +2,27 @@
 
 import argparse
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinov2.cli import COMMANDS, INTERRUPTED
-from dinov2.cli.console import stdout
+from dinov2.cli.console import stderr, stdout
 
 if TYPE_CHECKING:
-    from dinov2.train.events import Event, StepReport
+    from dinov2.config.load import LoadedConfig
+    from dinov2.train.events import Ended, Event, StepReport
     from dinov2.train.run_folder import RunFolder
+    from dinov2.train.signals import StopRequest
 
 EXAMPLES = """examples:
   dinov2 train --config-file cpu_smoke --output-dir runs/first train.dataset_path=pictures/manifest.parquet
   torchrun --nproc-per-node 4 -m dinov2 train --config-file vitb14_cxr --output-dir runs/b14 train.batch_size_per_gpu=40
 
-A run folder that holds a checkpoint is continued. Ctrl-C or SIGTERM saves a checkpoint first (exit code 130)."""
+A run folder that holds a checkpoint is continued. Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 save a checkpoint first (exit
+code 130); in a SLURM job the last two, and preemption, also put the job back into the queue."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -39,47 +44,97 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Loads the configuration, opens the world and the folder, and shows what the run says."""
-    from dinov2.config.load import load_config
-    from dinov2.config.presets import find_config
-    from dinov2.distributed import open_world
-    from dinov2.train import loop
-    from dinov2.train.run_folder import open_run_folder
+    """Trains; an error is told while signals are still held back, for torchrun ends the others after the first."""
+    from dinov2.errors import Dinov2Error
     from dinov2.train.signals import stop_on_signals
 
-    loaded = load_config(find_config(arguments.config_file), overrides=arguments.overrides)
+    with stop_on_signals() as stop:
+        try:
+            return _train(arguments, stop=stop)
+        except Dinov2Error as error:
+            if not error.everywhere or _is_main_process():
+                print(f"dinov2 train: {error}", file=sys.stderr, flush=True)
+            return error.exit_code
+
+
+def _is_main_process() -> bool:
+    """By the variables of whatever started this one; needed before and after there is a world."""
+    return (os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0") == "0"
+
+
+def _load(arguments: argparse.Namespace) -> "LoadedConfig":
+    from dinov2.config.load import load_config
+    from dinov2.config.presets import find_config
+    from dinov2.errors import Dinov2Error
+
+    try:
+        return load_config(find_config(arguments.config_file), overrides=arguments.overrides)
+    except Dinov2Error as error:
+        error.everywhere = True
+        raise
+
+
+def _train(arguments: argparse.Namespace, *, stop: "StopRequest") -> int:
+    """Loads the configuration, opens the world and the folder, and shows what the run says."""
+    from dinov2.data.board import WorkerBoard
+    from dinov2.distributed import open_world
+    from dinov2.distributed.pulse import PulseLimits, open_pulse
+    from dinov2.train import loop
+    from dinov2.train.run import num_workers
+    from dinov2.train.run_folder import open_run_folder
+
+    loaded = _load(arguments)
+    config, runtime = loaded.config, loaded.config.runtime
+    limits = PulseLimits(
+        lost_seconds=runtime.lost_seconds,
+        stall_seconds=runtime.stall_seconds,
+        slow_data_seconds=runtime.slow_data_seconds,
+    )
+    speaker = _Speaker()
+    board = WorkerBoard(num_workers(config))
     with (
-        open_world(device=loaded.config.runtime.device) as world,
+        open_world(device=runtime.device, timeout_seconds=runtime.exchange_timeout_seconds) as world,
+        open_pulse(world, limits=limits, say=speaker.warn, data_details=board.words) as pulse,
         open_run_folder(arguments.output_dir, is_main=world.is_main) as folder,
-        stop_on_signals() as stop,
     ):
-        speaker = _Speaker(folder, quiet=not world.is_main)
+        if world.is_main:
+            speaker.open(folder)
         for message in loaded.messages:
             speaker.say(message)
-        events = loop.run(loaded.config, folder=folder, world=world, resume=not arguments.no_resume, stop=stop)
-        return _show(events, speaker=speaker, folder=folder)
+        resume = not arguments.no_resume
+        events = loop.run(config, folder=folder, world=world, resume=resume, stop=stop, pulse=pulse, board=board)
+        return _show(events, speaker=speaker, folder=folder, requeue=runtime.requeue)
 
 
 class _Speaker:
-    """Lines on the screen and in the run's log; only the main process speaks."""
+    """Lines on the screen and in the run's log; of several processes only the main one opens the log and speaks."""
 
-    def __init__(self, folder: "RunFolder", *, quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(self) -> None:
+        self.is_open = False
         self._log = logging.getLogger("dinov2")
         self._log.setLevel(logging.INFO)
-        if not quiet:
-            handler = logging.FileHandler(folder.log_file)
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            self._log.addHandler(handler)
+
+    def open(self, folder: "RunFolder") -> None:
+        """From now on everything is shown, and written to the run's log."""
+        handler = logging.FileHandler(folder.log_file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._log.addHandler(handler)
+        self.is_open = True
 
     def say(self, text: str, *, style: str | None = None) -> None:
         """One line."""
-        if not self._quiet:
+        if self.is_open:
             stdout.print(text, style=style, markup=False)
             self._log.info(text)
 
+    def warn(self, text: str) -> None:
+        """One line that should be looked at, from whichever process says it."""
+        stderr.print(text, style="yellow", markup=False, soft_wrap=True)
+        if self.is_open:
+            self._log.warning(text)
 
-def _show(events: "Iterator[Event]", *, speaker: _Speaker, folder: "RunFolder") -> int:
+
+def _show(events: "Iterator[Event]", *, speaker: _Speaker, folder: "RunFolder", requeue: bool) -> int:
     from dinov2.train.events import Ended, Exported, Message, Saved, StepReport
 
     code = 0
@@ -93,10 +148,20 @@ def _show(events: "Iterator[Event]", *, speaker: _Speaker, folder: "RunFolder") 
                 speaker.say(f"step {step}: checkpoint {path}", style="dim")
             case Exported(step=step, path=path):
                 speaker.say(f"step {step}: exported {path} (read back: features equal)", style="dim")
-            case Ended(step=step, total_steps=total, interrupted=interrupted):
-                code = INTERRUPTED if interrupted else 0
-                _say_what_next(speaker, folder=folder, step=step, total=total, interrupted=interrupted)
+            case Ended():
+                code = INTERRUPTED if event.stopped_by else 0
+                _say_what_next(speaker, event, folder=folder)
+                if event.stopped_by and requeue and speaker.is_open:
+                    _put_back(speaker, stopped_by=event.stopped_by)
     return code
+
+
+def _put_back(speaker: _Speaker, *, stopped_by: str) -> None:
+    """In a SLURM job that is being pushed out or has reached the end of its time: back into the queue."""
+    from dinov2.launch import puts_back, requeue
+
+    if puts_back(stopped_by):
+        speaker.say(requeue())
 
 
 def step_line(report: "StepReport") -> str:
@@ -115,7 +180,7 @@ def step_line(report: "StepReport") -> str:
     if "teacher_entropy" in metrics:
         words.append(f"teacher entropy {metrics['teacher_entropy']:.3f}")
     if metrics["skipped"]:
-        words.append("SKIPPED (overflow)")
+        words.append("SKIPPED")
     words.append(f"lr {metrics['lr']:.2e}")
     words.append(f"left {_duration(timing['seconds_left'])}")
     return "  ".join(words)
@@ -127,13 +192,15 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _say_what_next(speaker: _Speaker, *, folder: "RunFolder", step: int, total: int, interrupted: bool) -> None:
-    if interrupted:
+def _say_what_next(speaker: _Speaker, event: "Ended", *, folder: "RunFolder") -> None:
+    step = event.step
+    if event.stopped_by:
         speaker.say(
-            f"stopped at step {step} of {total}; the checkpoint is whole. Run the same command again to continue."
+            f"stopped by {event.stopped_by} at step {step} of {event.total_steps}; the checkpoint of step "
+            f"{event.saved_step} is whole. Run the same command again to continue."
         )
         return
-    speaker.say(f"done: {total} steps.")
+    speaker.say(f"done: {step} steps.")
     speaker.say(f"  metrics    {folder.metrics_file}")
     speaker.say(f"  backbone   {folder.exports / str(step)}/backbone.safetensors")
     speaker.say("next:")

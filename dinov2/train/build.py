@@ -1,63 +1,125 @@
 """From a configuration to the parts of a run.
 
-In: `Config` and `World`. Out: `StepTools`, the schedule, and what was said while loading initial weights.
+In: `Config` and `World`. Out: `StepTools`, and what was said while their weights were filled in.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from dinov2.config.schema import Config
-from dinov2.distributed import World, broadcast_module, max_over_ranks, sum_over_ranks
+from dinov2.distributed import (
+    Meshes,
+    World,
+    from_main,
+    gather_rows,
+    max_over_ranks,
+    send_from_main,
+    shard_part,
+    sum_over_ranks,
+)
 from dinov2.errors import WeightsError
 from dinov2.loss.assignment import Reductions
 from dinov2.models.weights import Weights, load_part, read_weights
-from dinov2.optim.param_groups import build_param_groups
+from dinov2.optim import build_adamw, build_param_groups
 from dinov2.ssl import Networks, build_networks, build_objective
-from dinov2.train.precision import choose_precision
+from dinov2.train.precision import Precision, choose_precision
 from dinov2.train.step import StepTools
 
 NO_HEAD = "none"  # value of init_from.*_head that leaves a head as initialised, whatever the weights hold
 
 
 def build_tools(config: Config, *, world: World) -> StepTools:
-    """Networks with random weights (equal on all ranks), optimiser, scaler and objective, on the world's device."""
-    reductions = Reductions(sum=partial(sum_over_ranks, world=world), max=partial(max_over_ranks, world=world))
-    torch.manual_seed(config.train.seed)
-    networks = build_networks(
-        student=config.student,
-        dino=config.dino,
-        ibot=config.ibot,
-        img_size=config.crops.global_crops_size,
-        attention=config.runtime.attention,
-        reductions=reductions,
-    ).to(world.device)
+    """Networks, optimiser, scaler and objective on the world's device.
+
+    With one process the networks hold random weights. With several they are shards without values: `start_weights` or
+    a checkpoint fills them in.
+    """
+    reductions = reductions_of(world)
+    sharded = world.size > 1
+    if sharded:
+        with torch.device("meta"):
+            networks = _networks(config, reductions=reductions)
+    else:
+        networks = random_networks(config, reductions=reductions).to(world.device)
+    precision = choose_precision(
+        config.runtime.precision,
+        config.compute_precision,
+        parts=tuple(networks.student),
+        device=world.device,
+        sharded=sharded,
+    )
+    if sharded:
+        _shard(networks, precision, meshes=Meshes(world, shard_group_size=config.runtime.shard_group_size))
     networks.train()
     groups = build_param_groups(
         networks.student,
         layerwise_decay=config.optim.layerwise_decay,
         patch_embed_lr_mult=config.optim.patch_embed_lr_mult,
     )
-    precision = choose_precision(config.runtime.precision, device=world.device)
     with_scaler = precision.needs_scaler and config.compute_precision.grad_scaler
     return StepTools(
         networks=networks,
-        optimizer=torch.optim.AdamW(groups, betas=(config.optim.adamw_beta1, config.optim.adamw_beta2), fused=True),
+        optimizer=build_adamw(groups, betas=(config.optim.adamw_beta1, config.optim.adamw_beta2)),
         scaler=torch.amp.GradScaler(world.device.type, enabled=with_scaler),
-        objective=build_objective(dino=config.dino, ibot=config.ibot, centering=config.train.centering),
+        objective=build_objective(
+            dino=config.dino, ibot=config.ibot, centering=config.train.centering, reductions=reductions
+        ),
         precision=precision,
         world=world,
         clip_grad=config.optim.clip_grad,
     )
 
 
-def load_initial_weights(networks: Networks, config: Config, *, world: World) -> Iterator[str]:
-    """Fills the student from the weights that the configuration names, then the teacher; yields a report per part.
+def reductions_of(world: World) -> Reductions:
+    """What the losses need to know of the other processes."""
+    return Reductions(
+        sum=partial(sum_over_ranks, world=world),
+        max=partial(max_over_ranks, world=world),
+        gather=partial(gather_rows, world=world),
+        rank=world.rank,
+    )
 
-    Every process loads the file; rank 0's values are sent to the others so that all start alike.
+
+def random_networks(config: Config, *, reductions: Reductions | None = None) -> Networks:
+    """Networks on the CPU with the random weights of `train.seed`, the same for any number of processes."""
+    torch.manual_seed(config.train.seed)
+    return _networks(config, reductions=reductions)
+
+
+def start_weights(tools: StepTools, config: Config, *, world: World) -> Iterator[str]:
+    """Fills the networks of a new run: random weights, then those of the files that the configuration names.
+
+    Rank 0 alone draws and reads; the others are sent their shards. Yields a report per file and part.
+    Raises WeightsError, on every rank alike.
     """
+    if world.size == 1:
+        yield from load_files(tools.networks, config)
+        tools.networks.align_teacher()
+        return
+    full: dict[str, torch.Tensor] | None = None
+    reports: list[str] = []
+    fault = ""
+    if world.is_main:
+        networks = random_networks(config)
+        try:
+            reports = list(load_files(networks, config))
+        except WeightsError as error:
+            fault = str(error)
+        full = networks.student.state_dict()
+    reports, fault = from_main((reports, fault), world=world)
+    if fault:
+        raise WeightsError(fault)
+    yield from reports
+    send_from_main(tools.networks.student, full, world=world)
+    tools.networks.align_teacher()
+
+
+def load_files(networks: Networks, config: Config) -> Iterator[str]:
+    """Fills the student from the weights that the configuration names; yields a report per part."""
     for part, weights, path in _sources(networks, config):
         state = weights.part(part)
         try:
@@ -72,8 +134,32 @@ def load_initial_weights(networks: Networks, config: Config, *, world: World) ->
             hint = f" To start this head from random weights: init_from.{part}={NO_HEAD}." if part != "backbone" else ""
             raise WeightsError(f"{error}{hint}") from error
         yield report.summary()
-    networks.align_teacher()
-    broadcast_module(networks, world=world)
+
+
+def _networks(config: Config, *, reductions: Reductions | None) -> Networks:
+    return build_networks(
+        student=config.student,
+        dino=config.dino,
+        ibot=config.ibot,
+        img_size=config.crops.global_crops_size,
+        attention=config.runtime.attention,
+        reductions=reductions,
+    )
+
+
+def _shard(networks: Networks, precision: Precision, *, meshes: Meshes) -> None:
+    """Networks on the meta device become shards on the world's device; only the centres have values then."""
+    for (side, name), layout in precision.layouts.items():
+        part = networks.parts(side)[name]
+        shard_part(part, units=_blocks(part), layout=layout, meshes=meshes)
+    networks.to_empty(device=precision.device)
+    for center in networks.centers():
+        center.zero_()
+
+
+def _blocks(part: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of a backbone; a head is gathered as a whole."""
+    return list(getattr(part, "blocks", ()))
 
 
 def _sources(networks: Networks, config: Config) -> Iterator[tuple[str, Weights, Path]]:
@@ -83,7 +169,8 @@ def _sources(networks: Networks, config: Config) -> Iterator[tuple[str, Weights,
     if config.student.pretrained_weights:
         main = read_weights(main_path)
         yield "backbone", main, main_path
-    for head, given in (("dino_head", config.init_from.dino_head), ("ibot_head", config.init_from.ibot_head)):
+    heads: Mapping[str, str] = {"dino_head": config.init_from.dino_head, "ibot_head": config.init_from.ibot_head}
+    for head, given in heads.items():
         if head not in networks.student or given == NO_HEAD:
             continue
         if given:

@@ -45,7 +45,8 @@ class Ended:
 
     step: int
     total_steps: int
-    interrupted: bool
+    stopped_by: str | None  # the signal that ended it early
+    saved_step: int  # of the newest checkpoint
 
 
 Event = Message | StepReport | Saved | Exported | Ended

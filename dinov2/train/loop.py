@@ -1,29 +1,36 @@
 """A run, from its configuration to its last checkpoint.
 
-In: `Config`, a `World`, a `RunFolder`, a stop request. Out: events, while checkpoints, metrics and exports appear in
-the folder.
+In: `Config`, a `World`, a `RunFolder`, a stop request, a pulse. Out: events, while checkpoints, metrics and exports
+appear in the folder. Every process runs it; what concerns all of them is agreed on between two steps.
 """
 
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
+from pathlib import Path
 
 import torch
 
 from dinov2.batch import Batch, Views
 from dinov2.checkpoint.export import export_teacher, make_card
-from dinov2.checkpoint.store import CheckpointStore, read_facts
+from dinov2.checkpoint.store import CheckpointStore, Retention, read_facts
 from dinov2.config.load import to_yaml
 from dinov2.config.schema import Config
+from dinov2.data.board import WorkerBoard
 from dinov2.data.source import open_pictures
-from dinov2.distributed import World, agree
-from dinov2.optim.schedules import schedule_at
-from dinov2.train.build import load_initial_weights
+from dinov2.distributed import World, from_main, gather_to_main
+from dinov2.distributed.pulse import Pulse
+from dinov2.optim import schedule_at
+from dinov2.ssl import build_teacher
+from dinov2.train.agreement import Agreed, agree_between_steps
+from dinov2.train.announce import announce
+from dinov2.train.build import start_weights
 from dinov2.train.events import Ended, Event, Exported, Message, Saved
-from dinov2.train.records import open_records
+from dinov2.train.nonfinite import count, stop_over
+from dinov2.train.records import open_records, score_of
 from dinov2.train.resume import compare_configs
-from dinov2.train.run import Run, build_run, facts_of, micro_batches, num_workers, restore
+from dinov2.train.run import Run, build_run, facts_of, micro_batches, restore
 from dinov2.train.run_folder import RunFolder
 from dinov2.train.seeds import step_seed
 from dinov2.train.signals import StopRequest
@@ -31,92 +38,153 @@ from dinov2.train.state import named_tensors
 from dinov2.train.step import StepResult, train_step
 
 
-def run(config: Config, *, folder: RunFolder, world: World, resume: bool, stop: StopRequest) -> Iterator[Event]:
+def run(
+    config: Config,
+    *,
+    folder: RunFolder,
+    world: World,
+    resume: bool,
+    stop: StopRequest,
+    pulse: Pulse,
+    board: WorkerBoard,
+) -> Iterator[Event]:
     """Trains until `total_steps` or a stop request, whichever is first; yields what happens.
 
-    With `resume`, continues from the newest checkpoint in the folder; without, moves what is there aside.
+    With `resume`, continues from the newest sound checkpoint in the folder; without, moves what is there aside.
     """
-    store = CheckpointStore(folder=folder.checkpoints, keep_last=config.checkpoint.keep_last)
-    if not resume and world.is_main and (aside := folder.set_aside()):
+    pulse.at("start", step=0)
+    aside = folder.set_aside() if not resume and world.is_main else None
+    if aside:
         yield Message(text=f"--no-resume: what an earlier run left in {folder.path} now lies in {aside}")
-    checkpoint = store.path(store.steps()[-1]) if resume and store.steps() else None
+    with closing(_store(config, folder=folder)) as store:
+        checkpoint, passed_over = from_main(store.newest_sound(), world=world)
+        for text in passed_over:
+            yield Message(text=text, warning=True)
+        if checkpoint is not None:
+            yield from compare_configs(read_facts(checkpoint), config, checkpoint=checkpoint)
+        pictures = open_pictures(config.train.dataset_path, data=config.data, seed=config.train.seed)
+        yield Message(text=f"{len(pictures):,} pictures from {config.train.dataset_path}")
+        this = build_run(config, world=world, folder=folder, pictures=pictures, store=store, board=board, pulse=pulse)
+        yield from _fill_in(this, checkpoint)
+        yield from announce(this)
+        if world.is_main:
+            folder.config_file.write_text(to_yaml(config))
+        yield from _train(this, stop=stop)
+
+
+def _store(config: Config, *, folder: RunFolder) -> CheckpointStore:
+    keep = config.checkpoint
+    return CheckpointStore(
+        folder.checkpoints,
+        retention=Retention(
+            keep_last=keep.keep_last,
+            keep_every_steps=keep.keep_every_steps,
+            keep_best=keep.keep_best if keep.select_by else 0,
+            mode=keep.select_mode,
+        ),
+        asynchronous=keep.asynchronous,
+        timeout_seconds=config.runtime.exchange_timeout_seconds,
+    )
+
+
+def _fill_in(this: Run, checkpoint: Path | None) -> Iterator[Message]:
+    """Weights of a new run, or everything of one that goes on."""
     if checkpoint is not None:
-        yield from compare_configs(read_facts(checkpoint), config, checkpoint=checkpoint)
-    pictures = open_pictures(config.train.dataset_path, data=config.data, seed=config.train.seed)
-    yield Message(text=f"{len(pictures):,} pictures from {config.train.dataset_path}")
-    this = build_run(config, world=world, folder=folder, pictures=pictures, store=store)
-    if checkpoint is None:
-        for report in load_initial_weights(this.tools.networks, config, world=world):
-            yield Message(text=report)
-    else:
+        this.pulse.at("restore", step=0)
         restore(this, checkpoint)
         yield Message(text=f"continuing from {checkpoint} at step {this.step} of {this.schedule.total_steps}")
-    yield from _announce(this)
-    if world.is_main:
-        folder.config_file.write_text(to_yaml(config))
-    yield from _train(this, stop=stop)
-
-
-def _announce(this: Run) -> Iterator[Message]:
-    student, precision = this.tools.networks.student, this.tools.precision
-    backbone = sum(p.numel() for p in student["backbone"].parameters())
-    heads = sum(p.numel() for p in student.parameters()) - backbone
-    yield Message(
-        text=f"{this.config.student.arch}/{this.config.student.patch_size}: {backbone / 1e6:.1f} M parameters in the "
-        f"backbone, {heads / 1e6:.1f} M in the heads; {this.world.size} process(es) on {this.world.device.type}, "
-        f"{precision.name} ({precision.reason})"
-    )
-    passes = this.schedule.total_steps * this.global_batch / len(this.pictures)
-    yield Message(
-        text=f"{this.schedule.total_steps:,} steps of {this.global_batch} pictures: {passes:.1f} passes over the data; "
-        f"peak learning rate {this.schedule.peak_lr:.3g}"
-    )
-    if (workers := num_workers(this.config)) < this.config.train.num_workers:
-        asked = this.config.train.num_workers
-        yield Message(text=f"train.num_workers={asked}: {workers} are started, one per core that this process may use")
+        return
+    this.pulse.at("weights", step=0)
+    for report in start_weights(this.tools, this.config, world=this.world):
+        yield Message(text=report)
+    if this.config.checkpoint.self_test:
+        this.pulse.at("self-test", step=0)
+        this.store.self_test(tensors=named_tensors(this.tools), facts=facts_of(this))
+        yield Message(text=f"a checkpoint was written to {this.folder.checkpoints} and read back: equal")
 
 
 def _train(this: Run, *, stop: StopRequest) -> Iterator[Event]:
     total, config = this.schedule.total_steps, this.config
-    interrupted = False
+    agreed = Agreed()
     with open_records(this) as records, closing(micro_batches(this)) as batches:
-        while this.step < total and not interrupted:
-            clock = _Clock()
+        while this.step < total and not agreed.stop:
+            clock = _Clock(this)
             result = _one_step(this, clock.timed(batches))
             this.step += 1
             this.position += this.global_batch
+            yield from _note_nonfinite(this, result)
             if this.step % config.logging.every_steps == 0 or this.step == total:
-                yield records.write(this, result, seconds=clock.elapsed(), waited=clock.waited)
-            interrupted = agree(stop.received, world=this.world)
-            if interrupted or this.step == total or this.step % config.checkpoint.every_steps == 0:
-                path = this.store.save(this.step, tensors=named_tensors(this.tools), facts=facts_of(this))
-                yield Saved(step=this.step, path=path)
+                report = records.write(this, result, seconds=clock.elapsed(), waited=clock.waited)
+                this.score = score_of(report.metrics, config.checkpoint, before=this.score)
+                yield report
+            agreed = agree_between_steps(this, stop=stop)
+            if this.step == total or (not this.nonfinite_in_row and _is_due(this, agreed)):
+                _save(this)
+            yield from (Saved(step=int(path.name), path=path) for path in this.store.finished())
             every = config.evaluation.eval_period_iterations
             if this.step == total or (every and this.step % every == 0):
                 yield from _export(this)
-    yield Ended(step=this.step, total_steps=total, interrupted=interrupted and this.step < total)
+    this.pulse.at("checkpoint", step=this.step)
+    this.store.wait()
+    yield from (Saved(step=int(path.name), path=path) for path in this.store.finished())
+    yield Ended(
+        step=this.step,
+        total_steps=total,
+        stopped_by=agreed.stop if this.step < total else None,
+        saved_step=max(this.store.steps(), default=0),
+    )
 
 
 def _one_step(this: Run, batches: Iterator[Batch]) -> StepResult:
     torch.manual_seed(step_seed(this.config.train.seed, step=this.step, rank=this.world.rank))
-    count = this.config.runtime.gradient_accumulation_steps
-    plan = schedule_at(this.step, schedule=this.schedule)
+    num_micro_batches = this.config.runtime.gradient_accumulation_steps
     return train_step(
-        this.tools, _views(this, islice(batches, count)), plan=plan, step=this.step + 1, num_micro_batches=count
+        this.tools,
+        _views(this, islice(batches, num_micro_batches)),
+        plan=schedule_at(this.step, schedule=this.schedule),
+        num_micro_batches=num_micro_batches,
+        at=lambda phase: this.pulse.at(phase, step=this.step),
     )
 
 
 def _views(this: Run, batches: Iterator[Batch]) -> Iterator[Views]:
     data = this.config.data
+    this.batches.clear()
     for batch in batches:
-        this.unreadable.add(batch.replaced)
+        this.batches.append(batch)
         yield batch.to(this.world.device).views(mean=data.mean, std=data.std)
+
+
+def _note_nonfinite(this: Run, result: StepResult) -> Iterator[Message]:
+    """Counts and tells; raises TrainingError where such steps do not end."""
+    for text in count(this, result.findings):
+        yield Message(text=text, warning=True)
+    if this.nonfinite_in_row >= this.config.runtime.max_nonfinite_steps:
+        stop_over(this, result.findings)
+
+
+def _is_due(this: Run, agreed: Agreed) -> bool:
+    """Whether a checkpoint is to be written now; not while steps fail, for those weights may be why they do."""
+    return bool(agreed.stop) or this.step % this.config.checkpoint.every_steps == 0
+
+
+def _save(this: Run) -> None:
+    this.pulse.at("checkpoint", step=this.step)
+    this.store.save(
+        this.step,
+        tensors=named_tensors(this.tools),
+        facts=facts_of(this),
+        files={"config.yaml": to_yaml(this.config)},
+        score=this.score,
+    )
+    this.score = None
 
 
 class _Clock:
     """Seconds since its making, and how many of them went into waiting for data."""
 
-    def __init__(self) -> None:
+    def __init__(self, this: Run) -> None:
+        self._this = this
         self._started = time.perf_counter()
         self.waited = 0.0
 
@@ -127,6 +195,7 @@ class _Clock:
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches; the wait for each is added to `waited`."""
         while True:
+            self._this.pulse.at("data", step=self._this.step)
             started = time.perf_counter()
             batch = next(batches, None)
             self.waited += time.perf_counter() - started
@@ -136,10 +205,17 @@ class _Clock:
 
 
 def _export(this: Run) -> Iterator[Exported]:
+    """The main process writes the teacher; the others send it their shards and go on."""
+    this.pulse.at("export", step=this.step)
+    config = this.config
+    state = gather_to_main(this.tools.networks.teacher, world=this.world)
     if not this.world.is_main:
         return
-    teacher = dict(this.tools.networks.teacher.items())
+    module = build_teacher(
+        state, student=config.student, dino=config.dino, ibot=config.ibot, img_size=config.crops.global_crops_size
+    )
+    teacher = dict(module.items())
     provenance = {"pictures": len(this.pictures), "pictures_seen": this.position}
-    card = make_card(this.config, teacher, step=this.step, provenance=provenance)
+    card = make_card(config, teacher, step=this.step, provenance=provenance)
     path = export_teacher(teacher, card=card, folder=this.folder.exports / str(this.step))
     yield Exported(step=this.step, path=path)

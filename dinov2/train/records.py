@@ -5,15 +5,17 @@ In: a `Run` after a step, what the step gave, and how long it took. Out: a line 
 so an interrupted and an uninterrupted run write the same bytes.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dinov2.config.schema import Config
+from dinov2.config.schema import Checkpoint, Config
+from dinov2.errors import ConfigError
 from dinov2.optim.schedules import schedule_at
 from dinov2.train.events import StepReport
 from dinov2.train.log import JsonLines
 from dinov2.train.run import Run
-from dinov2.train.step import StepResult, mean_over_ranks
+from dinov2.train.step import StepResult, logged_values
 
 
 class Records:
@@ -59,8 +61,7 @@ def open_records(this: Run) -> Iterator[Records]:
 def metrics_of(this: Run, result: StepResult) -> dict[str, float]:
     """Losses and norms, averaged over ranks, and the values that the step used."""
     plan = schedule_at(this.step - 1, schedule=this.schedule)
-    norms = {f"grad_norm_{name}": value for name, value in result.grad_norms.items()}
-    return mean_over_ranks(result.values | norms, world=this.world) | {
+    return logged_values(result, world=this.world) | {
         "lr": plan.lr,
         "last_layer_lr": plan.last_layer_lr,
         "wd": plan.weight_decay,
@@ -68,9 +69,26 @@ def metrics_of(this: Run, result: StepResult) -> dict[str, float]:
         "teacher_temp": plan.teacher_temperature,
         "loss_scale": this.tools.scaler.get_scale() if this.tools.scaler.is_enabled() else 1.0,
         "skipped": float(result.skipped),
+        "nonfinite_steps": this.num_nonfinite,
         "pictures_seen": this.position,
         "unreadable_files": len(this.unreadable.files),
     }
+
+
+def score_of(metrics: dict[str, float], keep: Checkpoint, *, before: float | None) -> float | None:
+    """The number that checkpoints are chosen by: from these metrics, or the one from before.
+
+    Raises ConfigError where it is not among them.
+    """
+    if not keep.select_by:
+        return None
+    if keep.select_by not in metrics:
+        raise ConfigError(
+            f"checkpoint.select_by = {keep.select_by}: training_metrics.json has no such number. "
+            f"There are {', '.join(metrics)}."
+        )
+    value = metrics[keep.select_by]
+    return value if math.isfinite(value) else before
 
 
 def prototypes_of(config: Config) -> dict[str, int]:

@@ -5,19 +5,19 @@ In: `Config`, `World`, `RunFolder`. Out: a `Run`, ready for its next step.
 
 import os
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from dinov2 import __version__
 from dinov2.batch import Batch
 from dinov2.checkpoint.store import CheckpointStore, read_facts
 from dinov2.config.schema import Config
+from dinov2.data.board import WorkerBoard
 from dinov2.data.loader import load_batches
 from dinov2.data.unreadable import UnreadableCounter
 from dinov2.distributed import World
+from dinov2.distributed.pulse import Pulse
+from dinov2.errors import LaunchError
 from dinov2.manifest import Manifest
 from dinov2.optim.schedules import Schedule, build_schedule
 from dinov2.train.build import build_tools
@@ -38,8 +38,14 @@ class Run:
     tools: StepTools
     store: CheckpointStore
     unreadable: UnreadableCounter
-    step: int = 0  # completed optimiser steps
+    board: WorkerBoard
+    pulse: Pulse
+    step: int = 0  # steps done, skipped ones included
     position: int = 0  # pictures taken from the sample stream by all ranks
+    num_nonfinite: int = 0  # steps skipped for a loss or gradient that is not finite
+    nonfinite_in_row: int = 0  # the same without one in between that went well
+    score: float | None = None  # the latest value of checkpoint.select_by since the last checkpoint
+    batches: list[Batch] = field(default_factory=list)  # those of the step under way, on this rank
 
     @property
     def global_batch(self) -> int:
@@ -48,8 +54,25 @@ class Run:
 
 
 def global_batch(config: Config, *, world: World) -> int:
-    """Pictures per optimiser step over all ranks and micro-batches."""
-    return config.train.batch_size_per_gpu * world.size * config.runtime.gradient_accumulation_steps
+    """Pictures per optimiser step over all ranks and micro-batches.  Raises LaunchError as `pictures_per_process`."""
+    return pictures_per_process(config, world=world) * world.size * config.runtime.gradient_accumulation_steps
+
+
+def pictures_per_process(config: Config, *, world: World) -> int:
+    """Pictures of one forward pass: as configured, or this process's part of `train.global_batch_size`.
+
+    Raises LaunchError where that cannot be divided equally.
+    """
+    whole, count = config.train.global_batch_size, world.size * config.runtime.gradient_accumulation_steps
+    if whole is None:
+        return config.train.batch_size_per_gpu
+    if whole % count:
+        raise LaunchError(
+            f"train.global_batch_size = {whole} cannot be divided among {world.size} processes x "
+            f"runtime.gradient_accumulation_steps = {config.runtime.gradient_accumulation_steps}. "
+            f"Take {whole // count * count or count} or {(whole // count + 1) * count}, or another number of processes."
+        )
+    return whole // count
 
 
 def num_workers(config: Config) -> int:
@@ -57,8 +80,17 @@ def num_workers(config: Config) -> int:
     return min(config.train.num_workers, len(os.sched_getaffinity(0)))
 
 
-def build_run(config: Config, *, world: World, folder: RunFolder, pictures: Manifest, store: CheckpointStore) -> Run:
-    """A run at step 0 with random weights."""
+def build_run(
+    config: Config,
+    *,
+    world: World,
+    folder: RunFolder,
+    pictures: Manifest,
+    store: CheckpointStore,
+    board: WorkerBoard,
+    pulse: Pulse,
+) -> Run:
+    """A run at step 0, whose networks are still to be filled in."""
     return Run(
         config=config,
         world=world,
@@ -70,6 +102,8 @@ def build_run(config: Config, *, world: World, folder: RunFolder, pictures: Mani
         tools=build_tools(config, world=world),
         store=store,
         unreadable=UnreadableCounter(len(pictures), max_share=config.data.max_unreadable_share),
+        board=board,
+        pulse=pulse,
     )
 
 
@@ -79,6 +113,7 @@ def restore(this: Run, checkpoint: Path) -> None:
     restore_tensors(this.tools, checkpoint)
     restore_scaler(this.tools.scaler, facts["scaler"])
     this.step, this.position = facts["step"], facts["position"]
+    this.num_nonfinite, this.nonfinite_in_row = facts["num_nonfinite"], facts["nonfinite_in_row"]
     this.unreadable.files.update(facts["unreadable"])
 
 
@@ -87,12 +122,12 @@ def facts_of(this: Run) -> dict[str, Any]:
     return {
         "position": this.position,
         "scaler": scaler_facts(this.tools.scaler),
+        "num_nonfinite": this.num_nonfinite,
+        "nonfinite_in_row": this.nonfinite_in_row,
         "unreadable": this.unreadable.files,
         "config": asdict(this.config),
         "global_batch": this.global_batch,
         "world_size": this.world.size,
-        "dinov2": __version__,
-        "torch": torch.__version__,
     }
 
 
@@ -101,7 +136,7 @@ def micro_batches(this: Run) -> Generator[Batch]:
 
     At another global batch than before, the stream goes on at the first whole batch after the position.
     """
-    config, per_batch = this.config, this.config.train.batch_size_per_gpu * this.world.size
+    config, batch_size = this.config, pictures_per_process(this.config, world=this.world)
     return load_batches(
         this.pictures,
         crops=config.crops,
@@ -109,12 +144,13 @@ def micro_batches(this: Run) -> Generator[Batch]:
         ibot=config.ibot,
         patch_size=config.student.patch_size,
         seed=config.train.seed,
-        batch_size=config.train.batch_size_per_gpu,
+        batch_size=batch_size,
         rank=this.world.rank,
         num_ranks=this.world.size,
-        first_batch=-(-this.position // per_batch),
+        first_batch=-(-this.position // (batch_size * this.world.size)),
         num_batches=(this.schedule.total_steps - this.step) * config.runtime.gradient_accumulation_steps,
         num_workers=num_workers(config),
         prefetch_batches=config.data.prefetch_batches,
         pin_memory=this.world.device.type == "cuda",
+        board=this.board,
     )

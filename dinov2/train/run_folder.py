@@ -1,7 +1,8 @@
 """The folder of one run: who may write to it and where each file lies.
 
 In: `--output-dir`. Out: a `RunFolder`, locked against a second run for as long as it is open.
-Files: config.yaml, training_metrics.json, checkpoints/<step>/, exports/<step>/, logs/timing.json, logs/train.log.
+Files: config.yaml, training_metrics.json, checkpoints/<step>/, exports/<step>/, logs/timing.json, logs/train.log,
+and nonfinite/<step>/ where a run stopped over a loss that is not finite.
 """
 
 import fcntl
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from dinov2.errors import LaunchError
 
-OWN_FILES = ("config.yaml", "training_metrics.json", "checkpoints", "exports", "logs")
+OWN_FILES = ("config.yaml", "training_metrics.json", "checkpoints", "exports", "logs", "nonfinite")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class RunFolder:
     def exports(self) -> Path:
         """A folder per exported teacher, named by its step."""
         return self.path / "exports"
+
+    @property
+    def nonfinite(self) -> Path:
+        """A folder per run of steps that could not be made, named by the last of them."""
+        return self.path / "nonfinite"
 
     def set_aside(self) -> Path | None:
         """Moves what an earlier run wrote into `superseded/<n>`, so that a new run starts empty and nothing is lost."""

@@ -1,6 +1,6 @@
 """What a run must remember besides its configuration, as named tensors and plain facts.
 
-In: networks, optimiser, scaler, position. Out: what `checkpoint.store` writes, and the way back. Everything random is
+In: networks, optimiser, scaler. Out: what `checkpoint.store` writes, and the way back. Everything random is
 a function of (seed, step, rank) or of (seed, position in the sample stream), so no random state is kept.
 """
 
@@ -25,16 +25,6 @@ def named_tensors(tools: StepTools) -> dict[str, Tensor]:
 
 def restore_tensors(tools: StepTools, checkpoint: Path) -> None:
     """Puts networks and optimiser back as they were.  Raises CheckpointError where the architecture is another."""
-    present = store.tensor_names(checkpoint)
-    fused = bool(tools.optimizer.defaults.get("fused"))
-    for name, parameter in tools.networks.student.named_parameters():
-        if f"optimizer.{name}.step" not in present:
-            continue
-        tools.optimizer.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32, device=parameter.device if fused else "cpu"),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
     store.load_tensors(checkpoint, into=named_tensors(tools))
 
 

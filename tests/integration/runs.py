@@ -19,7 +19,7 @@ train: {centering: sinkhorn_knopp, batch_size_per_gpu: 4, num_workers: 1}
 optim: {total_steps: 12, warmup_steps: 2, freeze_last_layer_steps: 1, base_lr: 0.005}
 teacher: {warmup_teacher_temp_steps: 4}
 data: {mean: [0.53, 0.53, 0.53], std: [0.26, 0.26, 0.26]}
-checkpoint: {every_steps: 4}
+checkpoint: {every_steps: 4, asynchronous: false}
 logging: {every_steps: 1}
 evaluation: {eval_period_iterations: 0}
 runtime: {precision: fp32, device: cpu}

@@ -9,57 +9,62 @@ from dinov2.config.schema import Config
 from dinov2.distributed import World
 from dinov2.errors import WeightsError
 from dinov2.ssl import Networks
-from dinov2.train.build import build_tools, load_initial_weights
+from dinov2.train.build import build_tools, start_weights
+from dinov2.train.step import StepTools
 from tests.train.test_step import WORDS
 
 WORLD = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
 
 
-def made(*words: str, seed: int = 0) -> tuple[Networks, Config]:
+def made(*words: str, seed: int = 0) -> tuple[StepTools, Config]:
     config = load_config(None, overrides=[*WORDS, f"train.seed={seed}", *words]).config
-    return build_tools(config, world=WORLD).networks, config
+    return build_tools(config, world=WORLD), config
+
+
+def start(tools: StepTools, config: Config) -> list[str]:
+    return list(start_weights(tools, config, world=WORLD))
 
 
 def dump_of_another_run(folder: Path, *words: str) -> tuple[Networks, Path]:
     """A full teacher dump, as the public trainer writes it."""
-    source, _ = made(*words, seed=1)
+    tools, _ = made(*words, seed=1)
     path = folder / "teacher_checkpoint.pth"
-    torch.save({"teacher": dict(source.teacher.state_dict())}, path)
-    return source, path
+    torch.save({"teacher": dict(tools.networks.teacher.state_dict())}, path)
+    return tools.networks, path
 
 
 def test_a_teacher_dump_fills_backbone_and_head_of_student_and_teacher(tmp_path: Path) -> None:
     source, path = dump_of_another_run(tmp_path)
-    networks, config = made(f"student.pretrained_weights={path}")
-    reports = list(load_initial_weights(networks, config, world=WORLD))
+    tools, config = made(f"student.pretrained_weights={path}")
+    reports = start(tools, config)
     assert len(reports) == 2
     for name, value in source.teacher.state_dict().items():
-        assert torch.equal(networks.student.state_dict()[name], value)
-        assert torch.equal(networks.teacher.state_dict()[name], value)
+        assert torch.equal(tools.networks.student.state_dict()[name], value)
+        assert torch.equal(tools.networks.teacher.state_dict()[name], value)
 
 
 def test_a_position_table_of_another_size_is_resized_and_said(tmp_path: Path) -> None:
     _, path = dump_of_another_run(tmp_path)
-    networks, config = made(f"student.pretrained_weights={path}", "crops.global_crops_size=48")
-    report = "\n".join(load_initial_weights(networks, config, world=WORLD))
+    tools, config = made(f"student.pretrained_weights={path}", "crops.global_crops_size=48")
+    report = "\n".join(start(tools, config))
     assert "resized pos_embed: 4 x 4 patches resampled to 6 x 6" in report
 
 
 def test_weights_of_another_architecture_are_refused_with_both_sides(tmp_path: Path) -> None:
     _, path = dump_of_another_run(tmp_path, "student.embed_dim=64")
-    networks, config = made(f"student.pretrained_weights={path}")
+    tools, config = made(f"student.pretrained_weights={path}")
     with pytest.raises(WeightsError, match=r"blocks\.0\.attn\.qkv\.weight: \[192, 64\] in the file, \[96, 32\]"):
-        list(load_initial_weights(networks, config, world=WORLD))
+        start(tools, config)
 
 
 def test_a_head_of_another_size_is_refused_unless_it_is_left_out(tmp_path: Path) -> None:
     source, path = dump_of_another_run(tmp_path, "dino.head_n_prototypes=96")
-    networks, config = made(f"student.pretrained_weights={path}")
+    tools, config = made(f"student.pretrained_weights={path}")
     with pytest.raises(WeightsError, match=r"init_from\.dino_head=none"):
-        list(load_initial_weights(networks, config, world=WORLD))
-    networks, config = made(f"student.pretrained_weights={path}", "init_from.dino_head=none")
-    list(load_initial_weights(networks, config, world=WORLD))
-    assert torch.equal(networks.teacher["backbone"].cls_token, source.teacher["backbone"].cls_token)
+        start(tools, config)
+    tools, config = made(f"student.pretrained_weights={path}", "init_from.dino_head=none")
+    start(tools, config)
+    assert torch.equal(tools.networks.teacher["backbone"].cls_token, source.teacher["backbone"].cls_token)
 
 
 def test_heads_come_from_files_of_their_own(tmp_path: Path) -> None:
@@ -68,15 +73,15 @@ def test_heads_come_from_files_of_their_own(tmp_path: Path) -> None:
     save_file(dict(source.teacher["dino_head"].state_dict()), head)
     sizes = [f"ibot.head_{name}" for name in ("n_prototypes=48", "hidden_dim=32", "bottleneck_dim=16")]
     words = [f"init_from.dino_head={head}", f"init_from.ibot_head={head}", "ibot.separate_head=true", *sizes]
-    networks, config = made(*words)
-    list(load_initial_weights(networks, config, world=WORLD))
+    tools, config = made(*words)
+    start(tools, config)
     for name in ("dino_head", "ibot_head"):
         for key, value in source.teacher["dino_head"].state_dict().items():
-            assert torch.equal(networks.teacher[name].state_dict()[key], value)
+            assert torch.equal(tools.networks.teacher[name].state_dict()[key], value)
 
 
 def test_without_weights_nothing_is_loaded() -> None:
-    networks, config = made()
-    before = {name: value.clone() for name, value in networks.state_dict().items()}
-    assert list(load_initial_weights(networks, config, world=WORLD)) == []
-    assert all(torch.equal(value, before[name]) for name, value in networks.state_dict().items())
+    tools, config = made()
+    before = {name: value.clone() for name, value in tools.networks.state_dict().items()}
+    assert start(tools, config) == []
+    assert all(torch.equal(value, before[name]) for name, value in tools.networks.state_dict().items())

@@ -1,4 +1,7 @@
-"""`dinov2 submit`: a command as a job array, on a SLURM cluster or as processes of this machine."""
+"""`dinov2 submit preprocess`: an archive in equal shares, each a task of one job array.
+
+In: words. Out: a submitted array, and with --wait its merged manifest.
+"""
 
 import argparse
 import os
@@ -6,16 +9,15 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinov2.cli import COMMANDS, INTERRUPTED
-from dinov2.cli.console import progress_bar, stderr, stdout
+from dinov2.cli import INTERRUPTED
+from dinov2.cli.console import stderr, stdout
 from dinov2.cli.ending import Ending
+from dinov2.cli.submit.options import add_cluster_options, count, listed, refuse_here, wait_with_bar
 
 if TYPE_CHECKING:
     from dinov2.config.preprocess import PreprocessConfig
     from dinov2.launch import Array, Resources
 
-FORMATTER = argparse.RawDescriptionHelpFormatter
-NUM_LISTED = 20  # failed tasks that are written out
 SLURM_ALONE = ("partition", "account", "qos", "mem", "parallel", "slurm")  # of no meaning to processes of this machine
 EXAMPLES = """examples:
   dinov2 submit preprocess --tasks 64 --partition cpu -- --input archive --output pictures --dataset OURS
@@ -28,51 +30,27 @@ PICTURES/shares/; `dinov2 manifest merge` makes one manifest of them, and --wait
 continues what is missing."""
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the sub-command and what it can submit."""
-    parser = commands.add_parser(
-        "submit",
-        help=COMMANDS["submit"],
-        description="Run a command as a SLURM job array.",
-        epilog=EXAMPLES,
-        formatter_class=FORMATTER,
-    )
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="COMMAND")
-    preprocess = kinds.add_parser(
+def add_parser(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds what can be submitted."""
+    parser = kinds.add_parser(
         "preprocess",
         help="convert an archive in equal shares",
         description="Convert an archive in equal shares, each a task of one SLURM job array.",
         usage="dinov2 submit preprocess --tasks N [options] -- --input DIR --output PICTURES ...",
         epilog=EXAMPLES,
-        formatter_class=FORMATTER,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_options(preprocess)
-    preprocess.set_defaults(run=submit_preprocess)
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tasks", type=_count, required=True, metavar="N", help="shares; the same N until it is done")
-    parser.add_argument("--cluster", choices=("slurm", "local"), default="slurm", help="(default: slurm)")
-    parser.add_argument("--partition", metavar="P", help="as in sbatch")
-    parser.add_argument("--account", metavar="A", help="as in sbatch")
-    parser.add_argument("--qos", metavar="Q", help="as in sbatch")
-    parser.add_argument("--time", metavar="T", help="longest run of a task, as in sbatch (default: 24:00:00)")
+    parser.add_argument("--tasks", type=count, required=True, metavar="N", help="shares; the same N until it is done")
+    add_cluster_options(parser, default_time="24:00:00")
     parser.add_argument(
-        "--cpus-per-task", type=_count, metavar="C", help="processes of a task (default: 4; local: the cores, shared)"
+        "--cpus-per-task", type=count, metavar="C", help="processes of a task (default: 4; local: the cores, shared)"
     )
     parser.add_argument("--mem", metavar="M", help="memory of a task, as in sbatch (default: 8G)")
-    parser.add_argument("--parallel", type=_count, metavar="MAX", help="tasks that run at the same time")
-    parser.add_argument(
-        "--slurm",
-        nargs="+",
-        action="extend",
-        metavar="KEY=VALUE",
-        help="further options of sbatch, such as constraint=ib or exclusive",
-    )
     parser.add_argument("--log-dir", type=Path, metavar="DIR", help="(default: PICTURES.private/jobs)")
     parser.add_argument("--dry-run", action="store_true", help="check and show everything, submit nothing")
     parser.add_argument("--wait", action="store_true", help="wait for the tasks, then merge")
     parser.add_argument("words", nargs="*", metavar="WORDS", help="the words of the command, after `--`")
+    parser.set_defaults(run=submit_preprocess)
 
 
 def submit_preprocess(arguments: argparse.Namespace) -> int:
@@ -126,12 +104,9 @@ def _check_words(conversion: argparse.Namespace) -> "PreprocessConfig":
 
 def _resources(arguments: argparse.Namespace) -> "Resources":
     """What each task is given; what processes of this machine cannot be given is refused."""
-    from dinov2.errors import ConfigError
     from dinov2.launch import Resources, minutes, sbatch_word
 
-    given = {name: getattr(arguments, name) for name in SLURM_ALONE if getattr(arguments, name) is not None}
-    if arguments.cluster == "local" and given:
-        raise ConfigError(f"--cluster local knows no {', '.join(f'--{name}' for name in given)}; leave it out.")
+    refuse_here(arguments, SLURM_ALONE)
     if arguments.cluster == "local" and not arguments.cpus_per_task:
         num_cpus = max(1, (os.cpu_count() or 1) // arguments.tasks)
     else:
@@ -150,7 +125,7 @@ def _resources(arguments: argparse.Namespace) -> "Resources":
 
 def _in_words(resources: "Resources", *, num_tasks: int, cluster: str) -> str:
     each = f"{resources.num_cpus} processes" if resources.num_cpus > 1 else "1 process"
-    hours = f"{resources.minutes / 60:g} h"
+    hours = f"{(resources.minutes or 0) / 60:g} h"
     if cluster == "local":
         return f"tasks     {num_tasks} at once on this machine, each {each}, {hours} at most"
     at_once = f", {resources.max_parallel} at a time" if resources.max_parallel else ""
@@ -176,32 +151,18 @@ def _show(array: "Array", *, ending: Ending) -> None:
 
 def _wait(array: "Array", *, ending: Ending) -> int:
     from dinov2.errors import LaunchError
-    from dinov2.launch import watch
 
-    failed: tuple[int, ...] = ()
     try:
-        with progress_bar() as bar:
-            line = bar.add_task("tasks", total=len(array.jobs), status="")
-            for progress in watch(array):
-                failed = progress.failed
-                status = f"{len(progress.running)} running, {len(progress.waiting)} waiting, {len(failed)} failed"
-                bar.update(line, completed=len(progress.done) + len(failed), status=status)
+        failed = wait_with_bar(array)
     except KeyboardInterrupt:
         array.stop_here()
         goes_on = "the job goes on" if array.cluster == "slurm" else "its processes are ending"
         stderr.print(f"no longer waiting; {goes_on}. The same command later continues what is missing.")
         return INTERRUPTED
     if failed:
-        logs = "\n".join(f"  task {number}: {array.log_of(number)}" for number in failed[:NUM_LISTED])
-        more = f"\n  and {len(failed) - NUM_LISTED} more" if len(failed) > NUM_LISTED else ""
+        logs = listed(failed, words_of=lambda number: f"task {number}: {array.log_of(number)}")
         raise LaunchError(
-            f"{len(failed)} of {len(array.jobs)} tasks failed or were stopped; their messages:\n{logs}{more}\n"
+            f"{len(failed)} of {len(array.jobs)} tasks failed or were stopped; their messages:\n{logs}\n"
             "Mend what they name, then run the same command again: what is finished is not done twice."
         )
     return ending.merge()
-
-
-def _count(text: str) -> int:
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, not {text!r}")
