@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dinov2.cli import COMMANDS
+
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "dinov2").rglob("*.py"))
 
@@ -47,9 +49,13 @@ def test_every_file_opens_with_what_comes_in_and_goes_out_and_stays_short(path: 
     assert text.count("\n") <= 400
 
 
-@pytest.mark.parametrize(
-    "command", ["phantom", "preprocess", "manifest", "preview", "submit", "train", "export", "bench"]
-)
+def test_sharding_has_one_home() -> None:
+    """Contracts cannot name a part of an outside package."""
+    users = [path.relative_to(ROOT).as_posix() for path in FILES if "torch.distributed.fsdp" in path.read_text()]
+    assert users == ["dinov2/distributed/shard.py"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_examples(command: str) -> None:
     words = [sys.executable, "-m", "dinov2", command, "--help"]
     done = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True)

@@ -107,6 +107,8 @@ def _train(this: Run, *, stop: StopRequest) -> Iterator[Event]:
     total, config = this.schedule.total_steps, this.config
     agreed = Agreed()
     with open_records(this) as records, closing(micro_batches(this)) as batches:
+        if from_main(this.step == total and not (this.folder.exports / str(total)).is_dir(), world=this.world):
+            yield from _export(this)  # an earlier process ended between the last checkpoint and the export
         while this.step < total and not agreed.stop:
             clock = _Clock(this)
             result = _one_step(this, clock.timed(batches))

@@ -67,11 +67,13 @@ def pictures_per_process(config: Config, *, world: World) -> int:
     if whole is None:
         return config.train.batch_size_per_gpu
     if whole % count:
-        raise LaunchError(
+        error = LaunchError(
             f"train.global_batch_size = {whole} cannot be divided among {world.size} processes x "
             f"runtime.gradient_accumulation_steps = {config.runtime.gradient_accumulation_steps}. "
             f"Take {whole // count * count or count} or {(whole // count + 1) * count}, or another number of processes."
         )
+        error.everywhere = True
+        raise error
     return whole // count
 
 

@@ -104,4 +104,5 @@ def open_run_folder(path: Path, *, is_main: bool) -> Iterator[RunFolder]:
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         lock.flush()
+        os.register_at_fork(after_in_child=lock.close)  # a killed run's data workers live on for seconds
         yield folder

@@ -16,6 +16,13 @@ from dinov2.checkpoint.store import CheckpointStore
 from .runs import command, environment, finish, metrics, torchrun, train_words, write_pictures, write_tiny_config
 
 
+PARTS = [f"{side}.{part}" for side in ("student", "teacher") for part in ("backbone", "dino_head", "ibot_head")]
+
+
+def every_part(setting: str) -> list[str]:
+    return [f"compute_precision.{part}.{setting}" for part in PARTS]
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("pictures"))
@@ -193,6 +200,37 @@ def test_every_combination_trains_and_exports(config: Path, pictures: Path, tmp_
     finish(command(*train_words(config, pictures, run, "optim.total_steps=3", "train.num_workers=0", *words)))
     assert all(math.isfinite(line["total_loss"]) for line in metrics(run))
     assert (run / "exports" / "3" / "backbone.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runtime.precision=bf16", *every_part("sharding_strategy=FULL_SHARD"), "train.centering=centering"],
+        ["runtime.precision=fp16", *every_part("sharding_strategy=NO_SHARD"), "ibot.separate_head=true"],
+        ["runtime.gradient_accumulation_steps=2", "train.global_batch_size=8", "dino.koleo_loss_weight=0"],
+    ],
+    ids=["bf16 FULL_SHARD", "fp16 NO_SHARD", "accumulation"],
+)
+def test_two_processes_train_in_every_format_and_export(
+    config: Path, pictures: Path, tmp_path: Path, words: list[str]
+) -> None:
+    run = tmp_path / "run"
+    finish(torchrun(2, *train_words(config, pictures, run, "optim.total_steps=3", "train.num_workers=0", *words)))
+    assert all(math.isfinite(line["total_loss"]) for line in metrics(run))
+    assert metrics(run)[-1]["pictures_seen"] == 24
+    assert (run / "exports" / "3" / "backbone.safetensors").is_file()
+
+
+def test_a_global_batch_that_cannot_be_divided_is_refused(config: Path, pictures: Path, tmp_path: Path) -> None:
+    words = train_words(config, pictures, tmp_path / "run", "train.global_batch_size=7", "checkpoint.self_test=false")
+    done = finish(torchrun(2, *words), code=1)
+    assert done.stderr.count("train.global_batch_size = 7 cannot be divided among 2 processes") == 1
+    assert "Take 6 or 8" in done.stderr
+
+
+def test_a_mistake_in_the_settings_is_told_by_one_process(config: Path, pictures: Path, tmp_path: Path) -> None:
+    done = finish(torchrun(2, *train_words(config, pictures, tmp_path / "run", "student.patch_sise=14")), code=1)
+    assert done.stderr.count("no such key") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,56 @@
+"""A run whose losses are not finite stops by itself and leaves the step to look at."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dinov2.checkpoint.store import CheckpointStore
+
+from .runs import command, finish, metrics, torchrun, train_words, write_pictures, write_tiny_config
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run on two processes whose learning rate is absurd, and what it said at its end."""
+    folder = tmp_path_factory.mktemp("stopped")
+    config, pictures = write_tiny_config(folder), write_pictures(folder / "pictures")
+    words = train_words(config, pictures, folder / "run", "optim.lr=1e25", "runtime.max_nonfinite_steps=3")
+    done = finish(torchrun(2, *words), code=1)
+    return folder / "run", done.stderr
+
+
+def test_it_names_terms_ranks_step_and_pictures_once_and_says_how_to_look(stopped: tuple[Path, str]) -> None:
+    run, told = stopped
+    (line,) = [line for line in told.splitlines() if line.startswith("dinov2 train:")]
+    assert "step 5: not finite: rank 0: the loss term" in line
+    assert "rank 1: the loss term" in line
+    assert "ibot_loss=nan" in line
+    assert line.count("film_") == 8, "every picture of both processes"
+    assert f"torchrun --nproc-per-node 2 -m dinov2 replay {run}/nonfinite/5" in line
+
+
+def test_the_skipped_steps_are_counted_and_no_checkpoint_is_written_meanwhile(stopped: tuple[Path, str]) -> None:
+    run, _ = stopped
+    assert [line["nonfinite_steps"] for line in metrics(run)] == [0, 0, 1, 2]
+    assert [line["skipped"] for line in metrics(run)] == [0, 0, 1, 1]
+    assert CheckpointStore(run / "checkpoints").steps() == [], "step 4 would have been due"
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_dump_makes_the_step_again_and_says_where_it_breaks(stopped: tuple[Path, str], size: int) -> None:
+    run, _ = stopped
+    words = ["replay", str(run / "nonfinite" / "5")]
+    done = finish(torchrun(2, *words) if size == 2 else command(*words, "--rank", "1"))
+    assert "first output that is not finite: " in done.stdout
+    assert "rank " in done.stdout
+    assert "the step fails again." in done.stdout
+    found = json.loads((run / "nonfinite" / "5" / "findings.json").read_text())
+    assert {finding["rank"] for finding in found["findings"]} == {0, 1}
+
+
+def test_a_folder_that_is_no_dump_is_refused(stopped: tuple[Path, str]) -> None:
+    run, _ = stopped
+    done = finish(command("replay", str(run)), code=2)
+    assert "no dump of a step" in done.stderr
+    assert "Traceback" not in done.stderr
