@@ -93,7 +93,7 @@ def _train(arguments: argparse.Namespace, *, stop: "StopRequest") -> int:
     speaker = _Speaker()
     board = WorkerBoard(num_workers(config))
     with (
-        open_world(device=runtime.device, timeout_seconds=runtime.exchange_timeout_seconds) as world,
+        open_world(device=runtime.device, timeout_seconds=runtime.exchange_timeout_seconds, say=speaker.warn) as world,
         open_pulse(world, limits=limits, say=speaker.warn, data_details=board.words) as pulse,
         open_run_folder(arguments.output_dir, is_main=world.is_main) as folder,
     ):

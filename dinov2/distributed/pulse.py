@@ -109,7 +109,7 @@ class Pulse:
     def at(self, phase: str, *, step: int) -> None:
         """This process now does `phase` of `step`.  Raises ProcessLost where another process is lost meanwhile."""
         if self._verdict is not None and not self._left.is_set():
-            raise ProcessLost(self._verdict.text)
+            raise self._loss(self._verdict)
         now, before = time.monotonic(), self._position
         self._position = _Position(step, phase, now, before.step_since if step == before.step else now)
 
@@ -134,7 +134,7 @@ class Pulse:
         elif isinstance(error, ProcessLost):
             self._end("cut off", str(error))
         elif self._verdict is not None and isinstance(error, RuntimeError):
-            lost = ProcessLost(self._verdict.text)
+            lost = self._loss(self._verdict)
         elif is_of_an_exchange(error):
             lost = self._find_loss(error)
         else:
@@ -150,7 +150,7 @@ class Pulse:
         limits = self._limits
         self._wait(self._decided.is_set, seconds=limits.lost_seconds + 2 * limits.grace_seconds)
         if self._verdict is not None and (self._verdict.ranks or not isinstance(error, Dinov2Error)):
-            return ProcessLost(self._verdict.text)
+            return self._loss(self._verdict)
         if isinstance(error, Dinov2Error):
             return None
         return ProcessLost(f"an exchange with the other processes failed: {words}. Look at the log of rank 0.")
@@ -267,15 +267,24 @@ class Pulse:
         if len(told) > NUM_NOTES:
             self._spokesman.say(f"and {len(told) - NUM_NOTES} more processes say the like")
 
+    def _loss(self, verdict: Verdict) -> ProcessLost:
+        """One process of each machine tells it."""
+        error = ProcessLost(verdict.text)
+        error.everywhere = not self._speaks_for_machine(verdict)
+        return error
+
+    def _speaks_for_machine(self, verdict: Verdict) -> bool:
+        machine = [rank for rank, host in self._hosts.items() if host == self._world.host]
+        return self._world.rank == min(set(machine) - set(verdict.ranks), default=self._world.rank)
+
     def _end_process(self, verdict: Verdict) -> None:
         """The main thread hangs, most likely in an exchange with a process that is no more: ends it from here."""
         last = threading.Timer(EXIT_SECONDS, os._exit, (ProcessLost.exit_code,))
         last.daemon = True
         last.start()  # whatever blocks below
-        machine = [rank for rank, host in self._hosts.items() if host == self._world.host]
-        if self._world.rank == min(set(machine) - set(verdict.ranks), default=self._world.rank):
+        if self._speaks_for_machine(verdict):
             os.write(2, f"dinov2: {verdict.text}\n".encode())
-        if self._world.is_main:
+        if self._world.is_main and log.hasHandlers():  # the run's log; without one the line would stand here twice
             log.error(verdict.text)
         for child in multiprocessing.active_children():
             child.kill()  # data workers, which would outlive this process where they hang themselves

@@ -154,6 +154,8 @@ def _views(this: Run, batches: Iterator[Batch]) -> Iterator[Views]:
     this.batches.clear()
     for batch in batches:
         this.batches.append(batch)
+        if batch.made and (slow := this.pace.add(batch.made)):
+            this.pulse.note(slow)
         yield batch.to(this.world.device).views(mean=data.mean, std=data.std)
 
 

@@ -14,6 +14,7 @@ from dinov2.checkpoint.store import CheckpointStore, read_facts
 from dinov2.config.schema import Config
 from dinov2.data.board import WorkerBoard
 from dinov2.data.loader import load_batches
+from dinov2.data.pace import Pace
 from dinov2.data.unreadable import UnreadableCounter
 from dinov2.distributed import World
 from dinov2.distributed.pulse import Pulse
@@ -45,6 +46,7 @@ class Run:
     num_nonfinite: int = 0  # steps skipped for a loss or gradient that is not finite
     nonfinite_in_row: int = 0  # the same without one in between that went well
     score: float | None = None  # the latest value of checkpoint.select_by since the last checkpoint
+    pace: Pace = field(default_factory=Pace)  # of this process's data workers
     batches: list[Batch] = field(default_factory=list)  # those of the step under way, on this rank
 
     @property
@@ -103,7 +105,7 @@ def build_run(
         ),
         tools=build_tools(config, world=world),
         store=store,
-        unreadable=UnreadableCounter(len(pictures), max_share=config.data.max_unreadable_share),
+        unreadable=UnreadableCounter(len(pictures), max_share=config.data.max_unreadable_share, warns=world.is_main),
         board=board,
         pulse=pulse,
     )

@@ -36,3 +36,18 @@ def test_the_message_names_five_files_and_counts_the_rest():
         UnreadableCounter(10, max_share=0.0).add([bad(f"{i}.png") for i in range(8)])
     assert "4.png: empty; and 3 more" in str(caught.value)
     assert "5.png" not in str(caught.value)
+
+
+def test_files_of_other_processes_count_like_ones_own_and_common_ones_once():
+    counter = UnreadableCounter(200, max_share=0.01)
+    counter.add([bad("a.png")])
+    counter.merge({"a.png": "empty", "b.png": "empty"})
+    assert counter.share == 0.01
+    with pytest.raises(DataError, match=r"3 of 200 pictures cannot be read"):
+        counter.merge({"c.png": "empty"})
+
+
+def test_of_several_processes_one_warns(caplog):
+    with caplog.at_level(logging.WARNING):
+        UnreadableCounter(100, max_share=1, warns=False).merge({"a.png": "empty"})
+    assert caplog.records == []
