@@ -57,6 +57,9 @@ class TrainingError(Dinov2Error):
 
 
 class ProcessLost(Dinov2Error):
-    """Another process of the run ended or went silent; names it. The same command continues from the last checkpoint."""
+    """Another process of the run ended or went silent; names it.
+
+    The same command continues from the last checkpoint.
+    """
 
     exit_code = 3

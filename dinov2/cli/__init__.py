@@ -1,8 +1,9 @@
 """The `dinov2` command: parse the words, call a room, give an exit code.
 
 Exit codes: 0 done; 2 a mistake the user can mend, said in one message; 3 another process of the run was lost; 130
-interrupted (Ctrl-C), everything kept; 1 a fault of ours. Each sub-command is a module of this package with `add_parser(commands)` and `run(arguments) -> int`;
-its room is imported in `run`, so that `dinov2 --help` answers at once.
+interrupted (Ctrl-C), everything kept; 1 a fault of ours. Each sub-command is a module of this package with
+`add_parser(commands)` and `run(arguments) -> int`; its room is imported in `run`, so that `dinov2 --help` answers at
+once.
 """
 
 import argparse

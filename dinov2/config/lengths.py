@@ -1,4 +1,4 @@
-"""How many optimizer steps each phase of a run takes.
+"""How many optimizer steps each phase of a run takes, and how many pictures each process.
 
 In: the sections optim, teacher and train. Out: `Lengths`. A length given in steps wins over the same length in
 epochs; an epoch is `train.OFFICIAL_EPOCH_LENGTH` steps, as in the public code.
@@ -6,7 +6,8 @@ epochs; an epoch is `train.OFFICIAL_EPOCH_LENGTH` steps, as in the public code.
 
 from dataclasses import dataclass
 
-from dinov2.config.schema import Optim, Teacher, Train
+from dinov2.config.schema import Config, Optim, Teacher, Train
+from dinov2.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,3 +33,22 @@ def lengths(optim: Optim, teacher: Teacher, *, train: Train) -> Lengths:
         freeze_last_layer=steps(optim.freeze_last_layer_steps, epochs=optim.freeze_last_layer_epochs),
         warmup_teacher_temp=steps(teacher.warmup_teacher_temp_steps, epochs=teacher.warmup_teacher_temp_epochs),
     )
+
+
+def pictures_per_process(config: Config, *, num_processes: int) -> int:
+    """Pictures of one forward pass: as configured, or a process's part of `train.global_batch_size`.
+
+    Raises ConfigError where that cannot be divided equally.
+    """
+    whole, accumulation = config.train.global_batch_size, config.runtime.gradient_accumulation_steps
+    if whole is None:
+        return config.train.batch_size_per_gpu
+    share = num_processes * accumulation
+    if whole % share:
+        near = sorted({max(1, whole // share) * share, (whole // share + 1) * share})
+        raise ConfigError(
+            f"train.global_batch_size = {whole} cannot be divided among {num_processes} processes x "
+            f"runtime.gradient_accumulation_steps = {accumulation}. Take {' or '.join(map(str, near))}, or another "
+            "number of processes."
+        )
+    return whole // share

@@ -10,6 +10,7 @@ A module may be on the meta device: then no process ever holds more of it than i
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -81,7 +82,7 @@ def shard_part(part: nn.Module, *, units: Sequence[nn.Module], layout: Layout, m
     for module in (*units, part):
         fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=layout.strategy in REGATHERS)
     sharded = [cast(FSDPModule, unit) for unit in units]
-    for before, after in zip(sharded, sharded[1:], strict=False):
+    for before, after in pairwise(sharded):
         before.set_modules_to_forward_prefetch([after])
         after.set_modules_to_backward_prefetch([before])
     for buffer in part.buffers():

@@ -8,7 +8,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dinov2.config.lengths import pictures_per_process
 from dinov2.config.schema import Config
+from dinov2.errors import ConfigError
 
 MOST_PER_NODE = 8  # GPUs of a usual machine, where nobody says how many
 
@@ -43,16 +45,11 @@ def plan_launch(config: Config, *, processes: int, per_node: int | None) -> tupl
             f"--processes {processes}: not a multiple of --processes-per-node {per_node}. torchrun starts equally many "
             "on every machine."
         )
-    accumulation, whole = config.runtime.gradient_accumulation_steps, config.train.global_batch_size
-    if whole and whole % (processes * accumulation):
-        share = processes * accumulation
-        near = sorted({max(1, whole // share) * share, (whole // share + 1) * share})
-        faults.append(
-            f"train.global_batch_size = {whole}: cannot be divided among {processes} processes x "
-            f"runtime.gradient_accumulation_steps = {accumulation}. Take {' or '.join(map(str, near))}, or another "
-            "number of processes."
-        )
-    batch_size = max(1, whole // (processes * accumulation)) if whole else config.train.batch_size_per_gpu
+    try:
+        batch_size = pictures_per_process(config, num_processes=processes)
+    except ConfigError as error:
+        faults.append(str(error))
+        batch_size = max(1, (config.train.global_batch_size or 1) // processes)
     group = min(config.runtime.shard_group_size or per_node, processes)
     uses_groups = any(strategy == "HYBRID_SHARD" for strategy in strategies(config).values())
     if processes > 1 and uses_groups and processes % group:
@@ -64,7 +61,7 @@ def plan_launch(config: Config, *, processes: int, per_node: int | None) -> tupl
         processes=processes,
         per_node=per_node,
         batch_size=batch_size,
-        accumulation_steps=accumulation,
+        accumulation_steps=config.runtime.gradient_accumulation_steps,
         group_size=group if processes % group == 0 else processes,
     )
     return launch, tuple(faults)

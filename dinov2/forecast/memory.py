@@ -10,16 +10,19 @@ library, workspaces of kernels, and gaps between blocks of memory; `HEADROOM` is
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+
 from dinov2.batch import NUM_GLOBAL_CROPS
 from dinov2.config.schema import Config
 from dinov2.data.masking import mask_recipe
 from dinov2.data.stream import batch_positions
-from dinov2.forecast.formats import SIDES, STRATEGIES, Formats, part_formats, shown
+from dinov2.distributed.shard import STRATEGIES
 from dinov2.forecast.launch import Launch
 from dinov2.forecast.live import Label
 from dinov2.forecast.rehearsal import Course, Rehearsal
 from dinov2.forecast.sharding import Peak, Processes, peak_of
 from dinov2.ssl.networks import needed_heads
+from dinov2.ssl.precision import SIDES, Layouts, choose_precision, in_words
 
 GIB = 2**30
 HEADROOM = 0.1  # share of the memory that is not planned with
@@ -62,7 +65,13 @@ class Forecaster:
     def __init__(self, config: Config, launch: Launch, *, on_gpu: bool, say: Callable[[str], None]) -> None:
         self.config, self.launch, self.on_gpu, self._say = config, launch, on_gpu, say
         parts = ("backbone", *needed_heads(dino=config.dino, ibot=config.ibot))
-        self.formats = part_formats(config, parts=parts, on_gpu=on_gpu)
+        self.formats = choose_precision(
+            config.runtime.precision,
+            config.compute_precision,
+            parts=parts,
+            device=torch.device("cuda" if on_gpu else "cpu"),
+            sharded=launch.processes > 1,
+        ).layouts
         say("building the networks without their values")
         self.rehearsal = Rehearsal(config, formats=self.formats, num_processes=launch.processes, on_gpu=on_gpu)
         self._courses: dict[int, Course] = {}
@@ -113,7 +122,7 @@ def forecast_memory(forecaster: Forecaster, *, capacity_gib: float) -> MemoryRep
         rows += [_other(forecaster, strategy, batch=batch, limit=limit) for strategy in STRATEGIES]
     return MemoryReport(
         on_gpu=forecaster.on_gpu,
-        formats=shown(forecaster.formats),
+        formats=in_words(forecaster.formats),
         batch_size=batch,
         num_masked=most_masked(config, launch, batch_size=batch),
         saved={label.name.lower().replace("_", " "): course.saved[label] for label in Label if course.saved[label]},
@@ -124,7 +133,7 @@ def forecast_memory(forecaster: Forecaster, *, capacity_gib: float) -> MemoryRep
     )
 
 
-def with_strategy(formats: Formats, strategy: str) -> Formats:
+def with_strategy(formats: Layouts, strategy: str) -> Layouts:
     """The same number formats, every part laid out by one strategy."""
     return {(side, part): replace(formats[side, part], strategy=strategy) for side, part in formats if side in SIDES}
 

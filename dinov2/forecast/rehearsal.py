@@ -23,13 +23,13 @@ from torch.utils._pytree import tree_map
 
 from dinov2.batch import NUM_GLOBAL_CROPS, Batch
 from dinov2.config.schema import Config
-from dinov2.forecast.formats import SIDES, Formats
 from dinov2.forecast.live import Label, LiveBytes, storages
 from dinov2.forecast.on_gpu import GpuAutocast, fused_attention
 from dinov2.layers import Attention
 from dinov2.loss import Reductions
 from dinov2.ssl import Networks, build_networks, build_objective
 from dinov2.ssl.networks import backbone_of, needed_heads
+from dinov2.ssl.precision import SIDES, Layouts
 
 TEMPERATURE = 0.05  # of the teacher; no shape depends on it
 
@@ -60,7 +60,7 @@ class Rehearsal:
     Of the tensors in `networks` only shapes and number formats mean something; they can be used inside `no_values`.
     """
 
-    def __init__(self, config: Config, *, formats: Formats, num_processes: int, on_gpu: bool) -> None:
+    def __init__(self, config: Config, *, formats: Layouts, num_processes: int, on_gpu: bool) -> None:
         self.config, self.formats = config, formats
         self.sharded, self.on_gpu = num_processes > 1, on_gpu
         self._reductions = _exchange(num_processes) if self.sharded else None

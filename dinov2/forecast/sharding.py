@@ -18,9 +18,10 @@ from math import ceil, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from dinov2.forecast.formats import REGATHERS, Formats
+from dinov2.distributed.shard import REGATHERS
 from dinov2.forecast.live import Label
 from dinov2.forecast.rehearsal import Course, Unit
+from dinov2.ssl.precision import Layouts
 
 MASTER_BYTES = 4  # weights, their gradients and both moments of AdamW are kept in float32
 NUM_MOMENTS = 2
@@ -69,7 +70,7 @@ class Peak:
     during: str  # forward, backward, update
 
 
-def peak_of(course: Course, units: Sequence[Unit], *, formats: Formats, processes: Processes) -> Peak:
+def peak_of(course: Course, units: Sequence[Unit], *, formats: Layouts, processes: Processes) -> Peak:
     """The worst moment of a step that is not the first: the optimiser has its moments."""
     counts = np.zeros((len(course.bytes_alive), len(PARTS)), dtype=np.int64)
     for name, labels in FROM_LABELS.items():
@@ -94,7 +95,7 @@ def peak_of(course: Course, units: Sequence[Unit], *, formats: Formats, processe
 class _Lasting:
     """Bytes that are there from the first operation of a step to the last."""
 
-    def __init__(self, units: Sequence[Unit], *, formats: Formats, processes: Processes) -> None:
+    def __init__(self, units: Sequence[Unit], *, formats: Layouts, processes: Processes) -> None:
         sharing = {unit.number: processes.sharing(formats[unit.side, unit.part].strategy) for unit in units}
         held = {
             side: sum(slice_numel(unit, sharing=sharing[unit.number]) for unit in units if unit.side == side)
@@ -119,7 +120,7 @@ def slice_numel(unit: Unit, *, sharing: int) -> int:
 
 
 def _exchanges(
-    course: Course, units: Sequence[Unit], *, formats: Formats, processes: Processes
+    course: Course, units: Sequence[Unit], *, formats: Layouts, processes: Processes
 ) -> Iterator[tuple[str, int, int, int]]:
     """(part, first operation, operation after the last, bytes) of everything that comes and goes."""
     moments = _Moments(course)

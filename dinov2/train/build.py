@@ -26,7 +26,7 @@ from dinov2.loss.assignment import Reductions
 from dinov2.models.weights import Weights, load_part, read_weights
 from dinov2.optim import build_adamw, build_param_groups
 from dinov2.ssl import Networks, build_networks, build_objective
-from dinov2.train.precision import Precision, choose_precision
+from dinov2.ssl.precision import Precision, choose_precision
 from dinov2.train.step import StepTools
 
 NO_HEAD = "none"  # value of init_from.*_head that leaves a head as initialised, whatever the weights hold

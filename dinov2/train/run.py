@@ -11,6 +11,7 @@ from typing import Any
 
 from dinov2.batch import Batch
 from dinov2.checkpoint.store import CheckpointStore, read_facts
+from dinov2.config.lengths import pictures_per_process
 from dinov2.config.schema import Config
 from dinov2.data.board import WorkerBoard
 from dinov2.data.loader import load_batches
@@ -18,7 +19,7 @@ from dinov2.data.pace import Pace
 from dinov2.data.unreadable import UnreadableCounter
 from dinov2.distributed import World
 from dinov2.distributed.pulse import Pulse
-from dinov2.errors import LaunchError
+from dinov2.errors import ConfigError
 from dinov2.manifest import Manifest
 from dinov2.optim.schedules import Schedule, build_schedule
 from dinov2.train.build import build_tools
@@ -56,27 +57,13 @@ class Run:
 
 
 def global_batch(config: Config, *, world: World) -> int:
-    """Pictures per optimiser step over all ranks and micro-batches.  Raises LaunchError as `pictures_per_process`."""
-    return pictures_per_process(config, world=world) * world.size * config.runtime.gradient_accumulation_steps
-
-
-def pictures_per_process(config: Config, *, world: World) -> int:
-    """Pictures of one forward pass: as configured, or this process's part of `train.global_batch_size`.
-
-    Raises LaunchError where that cannot be divided equally.
-    """
-    whole, count = config.train.global_batch_size, world.size * config.runtime.gradient_accumulation_steps
-    if whole is None:
-        return config.train.batch_size_per_gpu
-    if whole % count:
-        error = LaunchError(
-            f"train.global_batch_size = {whole} cannot be divided among {world.size} processes x "
-            f"runtime.gradient_accumulation_steps = {config.runtime.gradient_accumulation_steps}. "
-            f"Take {whole // count * count or count} or {(whole // count + 1) * count}, or another number of processes."
-        )
+    """Pictures per optimiser step over all ranks and micro-batches.  Raises ConfigError, on every rank alike."""
+    try:
+        of_one = pictures_per_process(config, num_processes=world.size)
+    except ConfigError as error:
         error.everywhere = True
-        raise error
-    return whole // count
+        raise
+    return of_one * world.size * config.runtime.gradient_accumulation_steps
 
 
 def num_workers(config: Config) -> int:
@@ -140,7 +127,7 @@ def micro_batches(this: Run) -> Generator[Batch]:
 
     At another global batch than before, the stream goes on at the first whole batch after the position.
     """
-    config, batch_size = this.config, pictures_per_process(this.config, world=this.world)
+    config, batch_size = this.config, pictures_per_process(this.config, num_processes=this.world.size)
     return load_batches(
         this.pictures,
         crops=config.crops,

@@ -16,7 +16,7 @@ from dinov2.batch import Views
 from dinov2.distributed import World, agree, gather_values, let_go, sum_over_ranks
 from dinov2.optim import StepPlan, apply_plan, clip_gradients, update_teacher
 from dinov2.ssl import Losses, Networks, Objective
-from dinov2.train.precision import Precision
+from dinov2.ssl.precision import Precision
 
 SMALLEST_SCALE = 1.0  # an overflow at this loss scale or below is no matter of the scale
 

@@ -17,9 +17,9 @@ from dinov2.bench.memory import resident_peak
 from dinov2.config.load import load_config
 from dinov2.config.schema import Config
 from dinov2.distributed import World
-from dinov2.forecast.formats import Formats, part_formats
 from dinov2.forecast.live import LiveBytes, storages
 from dinov2.optim import build_schedule, schedule_at
+from dinov2.ssl.precision import Layouts, choose_precision
 from dinov2.train.build import build_tools, start_weights
 from dinov2.train.step import StepTools, train_step
 
@@ -52,9 +52,15 @@ def small_config(*overrides: str) -> Config:
     return load_config(None, overrides=[*SMALL, *overrides]).config
 
 
-def formats_of(config: Config) -> Formats:
+def formats_of(config: Config) -> Layouts:
     parts = ("backbone", "dino_head", *(("ibot_head",) if config.ibot.separate_head else ()))
-    return part_formats(config, parts=parts, on_gpu=False)
+    return choose_precision(
+        config.runtime.precision,
+        config.compute_precision,
+        parts=parts,
+        device=torch.device("cpu"),
+        sharded=False,
+    ).layouts
 
 
 def batch_of(config: Config) -> Batch:

@@ -3,7 +3,7 @@ import torch
 
 from dinov2.config.load import load_config
 from dinov2.config.schema import ComputePrecision
-from dinov2.train.precision import Precision, choose_precision
+from dinov2.ssl.precision import Precision, choose_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 PARTS = ("backbone", "dino_head")

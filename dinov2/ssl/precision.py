@@ -15,13 +15,14 @@ from dinov2.distributed import Layout
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SIDES = ("student", "teacher")
+Layouts = Mapping[tuple[str, str], Layout]  # ("student", "backbone") -> how that part lies and computes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
     """`layouts` has an entry for every part of the student and of the teacher; `reason` is for the log."""
 
-    layouts: Mapping[tuple[str, str], Layout]
+    layouts: Layouts
     device: torch.device
     sharded: bool  # then the parts bring their inputs and weights into their format themselves
     reason: str
@@ -29,8 +30,7 @@ class Precision:
     @property
     def name(self) -> str:
         """The formats in use, the student's backbone's first."""
-        names = {dtype: name for name, dtype in DTYPES.items()}
-        return " and ".join(dict.fromkeys(names[layout.param_dtype] for layout in self.layouts.values()))
+        return in_words(self.layouts)
 
     @property
     def needs_scaler(self) -> bool:
@@ -45,6 +45,12 @@ class Precision:
         if self.sharded or dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=dtype)
+
+
+def in_words(layouts: Layouts) -> str:
+    """The formats in which parts compute, the student's backbone's first."""
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    return " and ".join(dict.fromkeys(names[layout.param_dtype] for layout in layouts.values()))
 
 
 def choose_precision(
