@@ -43,26 +43,30 @@ def data_table(data: DataReport) -> Table:
 
 
 def memory_table(memory: MemoryReport) -> Table:
-    """GiB of one process at its worst moment, a row a way to lay it out."""
+    """GiB of one process at its worst moment, a column a way to lay it out; narrow enough for 80 characters."""
     unit = "GPU" if memory.on_gpu else "process"
     table = Table(
         title=f"GiB per {unit} at its worst moment, {memory.batch_size} picture(s), {memory.formats}",
         title_justify="left",
     )
-    table.add_column("sharding")
-    shown = [name for name in PARTS if any(row.peak.parts[name] for row in memory.rows)]
-    for name in ("peak", *shown, "largest batch"):
-        table.add_column(name, justify="right", overflow="fold")
-    for row in memory.rows:
-        label = f"{row.strategy} (configured)" if row.name == "configured" else row.strategy
-        table.add_row(
-            label,
-            f"{row.peak.total / GIB:.2f}",
-            *(f"{row.peak.parts[name] / GIB:.2f}" for name in shown),
-            _largest(row),
-            style="bold" if row.name == "configured" else None,
-        )
+    rows = _apart(memory.rows)
+    table.add_column("")
+    for row in rows:
+        table.add_column(row.strategy, justify="right", style="bold" if row.name == "configured" else None)
+    shown = [name for name in PARTS if any(row.peak.parts[name] for row in rows)]
+    if len(rows) > 1:
+        table.add_row("", *("configured" if row.name == "configured" else "" for row in rows))
+    table.add_row("peak", *(f"{row.peak.total / GIB:.2f}" for row in rows))
+    for name in shown:
+        table.add_row(f"  {name}", *(f"{row.peak.parts[name] / GIB:.2f}" for row in rows))
+    table.add_row("largest batch", *(_largest(row) for row in rows))
     return table
+
+
+def _apart(rows: tuple[MemoryRow, ...]) -> list[MemoryRow]:
+    """The configured one, and those that differ from it."""
+    configured, *others = rows
+    return [configured, *(row for row in others if row.strategy != configured.strategy)]
 
 
 def memory_lines(memory: MemoryReport) -> Iterator[str]:
