@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # A real SLURM with two nodes on one machine: for a first try, for the tests, for continuous integration.
 #   eval "$(bash scripts/local_slurm.sh start)"   installs it where it is missing, starts it, waits until both nodes are up;
-#                                                 prints what the shell needs: export SLURM_CONF=...
+#                                                 prints what the shell needs: export SLURM_CONF=... and
+#                                                 MASTER_ADDR, as the two nodes' names are no machine's
 #   bash scripts/local_slurm.sh status            the nodes, as sinfo shows them; exit code 1 where they do not answer
 #   bash scripts/local_slurm.sh stop              ends it and removes its folder
+# Two partitions over the same nodes: `all`, the default, and `urgent`, whose jobs push those of `all` out and back into
+# the queue. A job that is pushed out hears SIGTERM and has a minute to save.
 # All of it lies in DINOV2_SLURM_DIR (default /tmp/dinov2-slurm), apart from any SLURM that the machine already has; ports
 # from DINOV2_SLURM_PORT (default 16817) on. Each node claims 8 processors and 32 GB, whatever there is: nothing is enforced.
 # Exit codes: 3 it cannot be installed or does not start here; 2 a wrong word or folder. Tried with SLURM 22.05, Debian 12.
@@ -65,7 +68,11 @@ KillWait=10
 ReturnToService=2
 NodeName=node1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((PORT + 1)) CPUs=8 RealMemory=32000
 NodeName=node2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((PORT + 2)) CPUs=8 RealMemory=32000
-PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+JobRequeue=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 CONF
 }
 
@@ -93,7 +100,7 @@ start() {
         done
     fi
     say "two nodes are up; logs in $STATE/log"
-    printf 'export SLURM_CONF=%q\n' "$SLURM_CONF"
+    printf 'export SLURM_CONF=%q MASTER_ADDR=127.0.0.1\n' "$SLURM_CONF"
 }
 
 stop() {

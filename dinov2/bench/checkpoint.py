@@ -12,6 +12,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from dinov2.config.schema import Config
 from dinov2.ssl import Networks, build_networks
 
 WAYS = {"background": True, "foreground": False}
-IDLE_SECONDS = 2.0
 SIDE = {"cpu": 512, "cuda": 4096}
 
 
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prototypes", type=int, default=65536, help="of each head (default 65536)")
     parser.add_argument("--processes", type=int, default=1, help="the state is sharded over them (default 1)")
     parser.add_argument("--rounds", type=int, default=3, help="measured saves each way, after one that is not")
+    parser.add_argument("--idle-seconds", type=float, default=2.0, help="of products before each save (default 2)")
     parser.add_argument("--folder", type=Path, help="where to write (default: the system's temporary folder)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
@@ -49,18 +50,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     config = state_config(arguments.arch, patch_size=arguments.patch_size, prototypes=arguments.prototypes)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         words = vars(arguments) | {"device": device, "folder": folder, "config": config}
-        context = multiprocessing.get_context("spawn")
-        results = context.SimpleQueue()
-        processes = [
-            context.Process(target=_process, args=(words, rank, results)) for rank in range(arguments.processes)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        if results.empty():
-            raise RuntimeError("a process of the measurement failed; its message stands above")
-        measured: dict[str, Any] = results.get()
+        measured = _in_processes(words) if arguments.processes > 1 else _process(words, 0)
     settings = {key: value for key, value in vars(arguments).items() if key not in ("json", "folder")}
     return {"machine": machine_facts(torch.device(device)), "settings": settings, **measured}
 
@@ -85,8 +75,17 @@ def table(result: dict[str, Any]) -> Table:
     return shown
 
 
-def _process(words: dict[str, Any], rank: int, results: Any) -> None:
-    """One process of the measurement; the first one tells."""
+def _in_processes(words: dict[str, Any]) -> dict[str, Any]:
+    """What the first of several processes measured; each takes the slowest one's time."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(words["processes"], mp_context=context) as pool:
+        futures = [pool.submit(_process, words, rank) for rank in range(words["processes"])]
+        measured = [future.result() for future in futures]
+    return measured[0]
+
+
+def _process(words: dict[str, Any], rank: int) -> dict[str, Any]:
+    """One process of the measurement."""
     settings = argparse.Namespace(**words)
     device = torch.device(settings.device, rank) if settings.device == "cuda" else torch.device("cpu")
     if settings.device == "cuda":
@@ -96,9 +95,7 @@ def _process(words: dict[str, Any], rank: int, results: Any) -> None:
         meeting = f"file://{settings.folder}/meeting"
         dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=settings.processes)
     try:
-        measured = _measure(settings, device=device)
-        if rank == 0:
-            results.put(measured)
+        return _measure(settings, device=device)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -116,7 +113,8 @@ def _measure(settings: argparse.Namespace, *, device: torch.device) -> dict[str,
     }
     for step in range(settings.rounds + 1):
         for way, store in stores.items():
-            for name, value in _one_save(store, step, tensors=tensors, facts=facts).items():
+            measured = _one_save(store, step, tensors=tensors, facts=facts, idle_seconds=settings.idle_seconds)
+            for name, value in measured.items():
                 seconds[way][name].append(value)
     for store in stores.values():
         store.close()
@@ -128,11 +126,11 @@ def _measure(settings: argparse.Namespace, *, device: torch.device) -> dict[str,
 
 
 def _one_save(
-    store: CheckpointStore, step: int, *, tensors: dict[str, Tensor], facts: dict[str, Any]
+    store: CheckpointStore, step: int, *, tensors: dict[str, Tensor], facts: dict[str, Any], idle_seconds: float
 ) -> dict[str, float]:
     """Seconds of one save, and products a second before it and while it is written."""
     device = next(iter(tensors.values())).device
-    idle, _ = _products(device, until=lambda spent: spent > IDLE_SECONDS)
+    idle, _ = _products(device, until=lambda spent: spent > idle_seconds)
     _together()
     started = time.perf_counter()
     store.save(step, tensors=tensors, facts=facts)

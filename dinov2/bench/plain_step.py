@@ -16,7 +16,7 @@ from dinov2.loss import koleo_loss
 from dinov2.optim.param_groups import apply_plan, build_param_groups
 from dinov2.optim.schedules import StepPlan
 from dinov2.ssl.networks import Networks, backbone_of
-from dinov2.train.precision import Precision
+from dinov2.ssl.precision import Precision
 
 STUDENT_TEMPERATURE = 0.1
 SINKHORN_ITERATIONS = 3

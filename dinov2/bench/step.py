@@ -24,8 +24,8 @@ from dinov2.config.load import load_config
 from dinov2.config.schema import Config
 from dinov2.distributed import World
 from dinov2.optim.schedules import build_schedule, schedule_at
+from dinov2.ssl.precision import DTYPES
 from dinov2.train.build import build_tools
-from dinov2.train.precision import DTYPES
 from dinov2.train.step import train_step
 
 FORMS = ("ours", "plain")

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from dinov2.checkpoint.reading import read_facts, read_tensors
+from dinov2.checkpoint.writer import local_part
 from dinov2.errors import CheckpointError
 
 BYTES_AT_ONCE = 2**30  # of whole tensors; a process holds its share of them
@@ -42,7 +42,7 @@ def _difference(checkpoint: Path, *, tensors: Mapping[str, Tensor], group: dist.
         except CheckpointError as error:  # told by torch to every process alike
             return first or str(error)
         for name in names:
-            if not first and not same_bits(_local(tensors[name]).cpu(), _local(read_back[name])):
+            if not first and not same_bits(local_part(tensors[name]).cpu(), local_part(read_back[name])):
                 first = name
     return first
 
@@ -60,11 +60,6 @@ def some_at_a_time(tensors: Mapping[str, Tensor], *, num_bytes: int = BYTES_AT_O
         held += size
     if group:
         yield group
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:

@@ -211,7 +211,7 @@ class CheckpointStore:
         written: Future[Any]
         if self.asynchronous:
             if self._stager is None:
-                self._stager = Stager(pinned=any(tensor.device.type == "cuda" for tensor in tensors.values()))
+                self._stager = Stager()
             stager = self._stager
             writer = DurableWriter(partial, commit=commit, fault=lambda: stager.fault)
             written = dcp.async_save(

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
+from torch import Tensor
 from torch.distributed.checkpoint import FileSystemWriter
 from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.staging import AsyncStager
 from torch.distributed.checkpoint.storage import WriteResult
+from torch.distributed.tensor import DTensor
 from torch.futures import Future
 
 from dinov2.checkpoint.files import clear_folder
@@ -87,32 +90,49 @@ class DurableWriter(FileSystemWriter):  # type: ignore[misc]
         self._commit(records + [one for name, one in self._files.written.items() if name not in already])
 
 
-class Stager(DefaultStager):  # type: ignore[misc]
+class Stager(AsyncStager):  # type: ignore[misc]
     """Copies of tensors in this process's memory, which training does not touch; the memory is used again every time.
 
-    A copy that fails is remembered in `fault` and told to all processes by the writer: raised here, it would leave them
-    waiting for this one.
+    The stager of torch 2.11 can be used only once, so there is one of our own. A copy that fails is remembered in
+    `fault` and told to all processes by the writer: raised here, it would leave them waiting for this one.
     """
 
-    def __init__(self, *, pinned: bool) -> None:
-        super().__init__(
-            StagingOptions(
-                use_pinned_memory=pinned,
-                use_shared_memory=False,
-                use_async_staging=False,
-                use_non_blocking_copy=pinned,
-            )
-        )
+    def __init__(self) -> None:
+        self._copies: dict[str, Tensor] = {}
         self.fault: BaseException | None = None
 
-    def stage(self, state_dict: dict[str, Any], **options: Any) -> Any:
+    def stage(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """The copies, complete when this returns."""
         self.fault = None
         try:
-            return super().stage(state_dict, **options)
-        except (RuntimeError, MemoryError, NotImplementedError) as error:
+            for name, tensor in state_dict.items():
+                self._copy(name, tensor.detach())
+            if any(tensor.device.type == "cuda" for tensor in state_dict.values()):
+                torch.cuda.synchronize()  # copies from a GPU only begin above
+        except (RuntimeError, MemoryError) as error:
             self.fault = error
             return {}
+        return {name: self._copies[name] for name in state_dict}
+
+    def synchronize_staging(self) -> None:
+        """Nothing is left to wait for."""
+
+    def close(self) -> None:
+        """Lets go of the memory."""
+        self._copies.clear()
+
+    def _copy(self, name: str, tensor: Tensor) -> None:
+        on_gpu = tensor.device.type == "cuda"
+        copy = self._copies.get(name)
+        if copy is None or (copy.shape, copy.dtype, type(copy)) != (tensor.shape, tensor.dtype, type(tensor)):
+            # Memory that the GPU writes to directly; a shard of a sharded tensor stays one.
+            copy = self._copies[name] = torch.empty_like(tensor, device="cpu", pin_memory=on_gpu)
+        local_part(copy).copy_(local_part(tensor), non_blocking=on_gpu)
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
 
 
 class _HashingFiles(FileSystem):  # type: ignore[misc]

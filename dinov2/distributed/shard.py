@@ -22,7 +22,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from dinov2.distributed.world import World
 from dinov2.errors import LaunchError
 
-STRATEGIES = ("FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", "HYBRID_SHARD")
+STRATEGIES = ("FULL_SHARD", "SHARD_GRAD_OP", "HYBRID_SHARD", "NO_SHARD")
 REGATHERS = ("FULL_SHARD", "HYBRID_SHARD")  # let go of weights after the forward pass and gather them again
 
 

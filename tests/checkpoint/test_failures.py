@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from dinov2.checkpoint import commit
+from dinov2.checkpoint.reading import newest_sound
 from dinov2.checkpoint.store import CheckpointStore, load_tensors
 from dinov2.errors import CheckpointError
 from tests.distributed.processes import on_ranks
@@ -118,6 +119,39 @@ def test_a_process_killed_at_any_point_of_a_save_leaves_whole_checkpoints(tmp_pa
         words, capture_output=True, text=True, check=False, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
+
+
+LOST = """
+import os, sys
+from pathlib import Path
+import torch, torch.distributed as dist
+from dinov2.checkpoint.store import CheckpointStore
+from dinov2.errors import CheckpointError
+
+folder = Path(sys.argv[1])
+rank = 0 if os.fork() else 1
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+store = CheckpointStore(folder / "checkpoints", asynchronous=True, timeout_seconds=60)
+store.save(1, tensors={"a": torch.ones(4)}, facts={})
+store.wait()
+if rank == 1:
+    os._exit(9)
+store.save(2, tensors={"a": torch.ones(4)}, facts={})
+try:
+    store.wait()
+except CheckpointError as error:
+    print(error)
+os._exit(0)
+"""
+
+
+def test_a_process_that_is_lost_while_saving_is_told_and_nothing_hangs(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOST, str(tmp_path)], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "step 2 could not be written: another process of the run ended" in done.stdout, done.stdout + done.stderr
+    assert newest_sound(tmp_path / "checkpoints") == (tmp_path / "checkpoints" / "1", [])
 
 
 def fail_in_turns(world, folder: str) -> list[str]:

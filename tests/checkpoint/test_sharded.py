@@ -1,12 +1,17 @@
 """Shards of any number of processes, written and read by any other number, on 1-D and 2-D meshes."""
 
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dinov2.checkpoint.store import CheckpointStore, load_tensors, read_facts
+from dinov2.checkpoint.writer import local_part
 from tests.distributed.processes import on_ranks
 
 WIDTHS = (3, 5, 2, 1)  # none of them divisible by every number of processes; some shards are empty
@@ -23,30 +28,26 @@ def whole_state(seed: int) -> dict[str, torch.Tensor]:
     return state | {"center": torch.randn(1, 7)}
 
 
-def sharded_state(seed: int, *, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
-    """The same, as `fully_shard` lays it out over the processes."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-    from torch.distributed.tensor import distribute_tensor
-
+@cache
+def layouts(shape: tuple[int, ...]) -> dict[str, DTensor]:
+    """How `fully_shard` lays out the model over the processes."""
     mesh = init_device_mesh("cpu", shape, mesh_dim_names=("copy", "shard")[-len(shape) :])
     model = nn.Sequential(*(nn.Linear(*pair) for pair in pairwise(WIDTHS)))
     for layer in model:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    layouts = dict(model.state_dict())
-    state = {}
-    for name, value in whole_state(seed).items():
-        parameter = name.removeprefix("networks.").removeprefix("optimizer.").removesuffix(".exp_avg")
-        layout = layouts.get(parameter)
-        state[name] = (
-            value if layout is None else distribute_tensor(value.detach(), layout.device_mesh, layout.placements)
-        )
+    return dict(model.state_dict())
+
+
+def sharded_state(seed: int, *, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """The same as this process holds it; every process cuts its shards out of the whole by itself."""
+    state = whole_state(seed)
+    for name, value in list(state.items()):
+        layout = layouts(shape).get(name.removeprefix("networks.").removeprefix("optimizer.").removesuffix(".exp_avg"))
+        if layout is not None:
+            mesh, placements = layout.device_mesh, layout.placements
+            state[name] = distribute_tensor(value.detach(), mesh, placements, src_data_rank=None)
     return state
-
-
-def gathered(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor for name, tensor in state.items()}
 
 
 def zeros_like(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -57,10 +58,14 @@ def wrongly_read(folder: Path, names: dict[str, int], *, shape: tuple[int, ...])
     """Reads checkpoints (name -> seed) into one layout; names what is not what was written."""
     wrong = []
     for name, seed in names.items():
-        state = zeros_like(sharded_state(0, shape=shape))
+        expected = sharded_state(seed, shape=shape)
+        state = zeros_like(expected)
         load_tensors(folder / name / "1", into=state)
-        expected = whole_state(seed)
-        wrong += [f"{name} {key}" for key, value in gathered(state).items() if not torch.equal(value, expected[key])]
+        wrong += [
+            f"{name} {key}"
+            for key, value in state.items()
+            if not torch.equal(local_part(value), local_part(expected[key]))
+        ]
     return wrong
 
 

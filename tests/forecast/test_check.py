@@ -205,7 +205,7 @@ def test_a_run_that_would_fail_hears_every_reason_at_once(tmp_path: Path, capsys
     for reason in (
         "none.parquet: no such manifest",
         "none.pth: no such file",
-        "64: cannot be divided",
+        "64 cannot be divided",
         "--gpu-memory-gb",
     ):
         assert f"{reason}" in said

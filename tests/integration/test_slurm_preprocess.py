@@ -8,9 +8,8 @@ import hashlib
 import os
 import shutil
 import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,23 +21,11 @@ from pydicom.uid import generate_uid
 from dinov2 import manifest
 
 from .runs import command, environment, finish
+from .slurm import job_of, needs_slurm, queue_of, until
 
 ROOT = Path(__file__).parents[2]
 SIZE = "resample.short_side=96"
 REPEATS = ("duplicate_pixels", "near_duplicate")
-
-
-def answers() -> bool:
-    """A SLURM with a node that takes jobs."""
-    if not shutil.which("sinfo") or not shutil.which("sbatch"):
-        return False
-    done = subprocess.run(["sinfo", "-h", "-r", "-o", "%N"], capture_output=True, text=True, check=False, timeout=60)
-    return done.returncode == 0 and bool(done.stdout.strip())
-
-
-needs_slurm = pytest.mark.skipif(
-    not answers(), reason='sinfo does not answer; eval "$(bash scripts/local_slurm.sh start)" makes a SLURM that does'
-)
 
 
 @pytest.fixture(autouse=True)
@@ -249,20 +236,11 @@ def test_the_batch_file_does_the_same_without_submitit(small: Archive, tmp_path:
     assert_equal(output, small)
 
 
-def job_of(said: str) -> str:
-    return next(line.split()[1] for line in said.splitlines() if line.startswith("job "))
-
-
 def until_job(lines: Iterator[str]) -> Iterator[str]:
     for line in lines:
         yield line
         if line.startswith("job "):
             return
-
-
-def queue_of(job: str) -> dict[str, str]:
-    done = subprocess.run(["squeue", "-h", "-r", "-j", job, "-o", "%i %T"], capture_output=True, text=True, check=False)
-    return dict(line.split() for line in done.stdout.splitlines())
 
 
 def in_the_middle(output: Path, *, job: str) -> int:
@@ -279,10 +257,3 @@ def in_the_middle(output: Path, *, job: str) -> int:
 
     until(look, what="a share is at work")
     return met[0]
-
-
-def until(holds: Callable[[], bool], *, what: str) -> None:
-    deadline = time.monotonic() + 90
-    while not holds():
-        assert time.monotonic() < deadline, f"not within 90 s: {what}"
-        time.sleep(0.1)

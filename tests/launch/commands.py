@@ -9,12 +9,16 @@ INTERRUPTED = 130
 
 
 def command(words: Sequence[str]) -> int:
-    """`write FILE`, `end CODE`, or `sleep FILE`, which writes once it sleeps and ends as commands do after Ctrl-C."""
+    """`write FILE`, `end CODE`, `world FOLDER`, or `sleep FILE`, which ends as after Ctrl-C."""
     match words:
         case ["write", path]:
             Path(path).write_text("written")
         case ["end", code]:
             return int(code)
+        case ["world", folder]:
+            names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+            Path(folder, os.environ["RANK"]).write_text(" ".join(os.environ[name] for name in names))
+            print(f"process {os.environ['RANK']} was here")
         case ["sleep", path]:
             try:
                 Path(path).write_text(str(os.getpid()))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dinov2.errors import LaunchError
-from dinov2.launch import Array, Resources, check_cluster, submit_array, watch
-from dinov2.launch.array import queue
+from dinov2.launch import Array, Held, Resources, check_cluster, follow, script_of, submit_array, watch
+from dinov2.launch.queue import queue
 
 from .commands import command
 
@@ -83,5 +83,60 @@ def test_an_array_is_on_record_under_the_id_that_the_cluster_gave_it(tmp_path):
         "cluster": "local",
         "job_id": array.job_id,
         "tasks": 1,
+        "ids": [array.job_id],
     }
     assert list(watch(array))[-1].done == (1,)
+
+
+def test_the_processes_of_a_task_are_told_of_each_other_and_the_main_ones_log_can_be_followed(tmp_path):
+    (tmp_path / "seen").mkdir()
+    array = submit_array(
+        command,
+        [["world", str(tmp_path / "seen")]],
+        folder=tmp_path / "jobs",
+        cluster="local",
+        resources=Resources(processes_per_node=2),
+        name="test",
+        trains=True,
+        notes={"runs": ["."]},
+    )
+    seen = list(follow(array))
+    assert seen[-1] == Held("DONE")
+    said = "".join(one for one in seen if isinstance(one, str))
+    assert "process 0 was here" in said
+    assert "process 1" not in said
+    worlds = [(tmp_path / "seen" / rank).read_text().split() for rank in ("0", "1")]
+    assert [world[:5] for world in worlds] == [[rank, "2", rank, "2", "127.0.0.1"] for rank in ("0", "1")]
+    assert worlds[0][5] == worlds[1][5], "they meet at one port"
+    assert json.loads((array.folder / "array.json").read_text())["runs"] == ["."]
+
+
+def test_a_training_that_was_stopped_leaves_no_result_on_any_process(tmp_path):
+    array = submit_array(
+        command,
+        [["end", "130"]],
+        folder=tmp_path,
+        cluster="local",
+        resources=Resources(processes_per_node=2),
+        name="test",
+        trains=True,
+    )
+    assert list(follow(array))[-1] == Held("FAILED")
+    assert not list(array.folder.glob("*_result.pkl"))
+
+
+def test_a_script_needs_no_slurm_and_names_the_folder_that_the_next_job_would_have(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "0001").mkdir()
+    resources = Resources(
+        num_nodes=3, processes_per_node=4, gpus_per_node="a100:4", num_cpus=7, memory=None, minutes=90
+    )
+    lines = script_of(folder=tmp_path, resources=resources, name="ours", num_tasks=2, trains=True).splitlines()
+    wanted = ["nodes=3", "ntasks-per-node=4", "gpus-per-node=a100:4", "cpus-per-task=7", "time=90", "job-name=ours"]
+    assert [word for word in wanted if f"#SBATCH --{word}" not in lines] == []
+    assert any(line.startswith("#SBATCH --array=0-1") for line in lines)
+    assert not any("--mem" in line or "--partition" in line or "--account" in line for line in lines)
+    (srun,) = (line for line in lines if line.startswith("srun "))
+    assert str(tmp_path / "0002") in srun
+    assert "--kill-on-bad-exit=0 --wait=0" in srun
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0001"]

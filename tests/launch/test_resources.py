@@ -1,7 +1,7 @@
 import pytest
 
 from dinov2.errors import ConfigError
-from dinov2.launch import Resources, minutes, sbatch_word
+from dinov2.launch import Resources, count_gpus, minutes, sbatch_word
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,25 @@ def test_a_further_option_wins_over_ours_and_what_is_not_given_is_left_to_the_cl
     assert parameters["additional_parameters"] == {"requeue": False, "mem-per-cpu": "2G"}
     assert parameters["partition"] is None
     assert parameters["srun_args"] == ["--cpus-per-task=2"]
+
+
+@pytest.mark.parametrize("text", ["nodes=2", "ntasks-per-node=4", "gpus-per-node=8"])
+def test_an_option_that_this_command_has_itself_is_refused_so_that_there_are_no_two_answers(text):
+    with pytest.raises(ConfigError, match="own options"):
+        sbatch_word(text)
+
+
+@pytest.mark.parametrize(("text", "count"), [("4", 4), ("a100:8", 8), ("nvidia:h100:2", 2)])
+def test_gpus_are_counted_with_and_without_their_kind(text, count):
+    assert count_gpus(text) == count
+
+
+@pytest.mark.parametrize("text", ["0", "many", ":4", "a100:", "4:a100", "-1"])
+def test_gpus_that_are_no_number_are_refused_with_an_example(text):
+    with pytest.raises(ConfigError, match="a100:4"):
+        count_gpus(text)
+
+
+def test_a_job_that_may_not_be_put_back_says_so_to_slurm_once():
+    assert Resources(further={"no-requeue": True}).for_slurm("name")["additional_parameters"] == {"no-requeue": True}
+    assert Resources().for_slurm("name")["additional_parameters"] == {"requeue": True}

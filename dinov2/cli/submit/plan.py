@@ -128,6 +128,7 @@ def _check_all(runs: Sequence[Planned], *, num_processes: int, resume: bool) -> 
 
 def _checks(run: Planned, *, num_processes: int, resume: bool) -> Iterator[tuple[Any, Callable[[], object]]]:
     """Each with a key that is the same for runs that share it, so that data are looked at once."""
+    from dinov2.config.lengths import pictures_per_process
     from dinov2.data.source import open_pictures
 
     config = run.loaded.config
@@ -135,7 +136,8 @@ def _checks(run: Planned, *, num_processes: int, resume: bool) -> Iterator[tuple
     yield (config.train.dataset_path, data), lambda: open_pictures(config.train.dataset_path, data=data, seed=seed)
     weights = (config.student.pretrained_weights, config.init_from.dino_head, config.init_from.ibot_head)
     yield weights, lambda: _find_weights(config)
-    yield ("batch", run.variant.name), lambda: _divide(config, num_processes=num_processes)
+    if config.train.global_batch_size is not None:
+        yield ("batch", run.variant.name), lambda: pictures_per_process(config, num_processes=num_processes)
     if resume:
         yield ("checkpoint", run.variant.name), lambda: _compare(run)
 
@@ -151,15 +153,6 @@ def _find_weights(config: "Config") -> None:
     for key, text in given.items():
         if text and text != "none" and not Path(text).exists():
             raise WeightsError(f"{key} = {text}: no such file. A cluster needs a path that all its machines know.")
-
-
-def _divide(config: "Config", *, num_processes: int) -> None:
-    from dinov2.distributed import read_world
-    from dinov2.train.run import global_batch
-
-    one = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(num_processes), "LOCAL_WORLD_SIZE": str(num_processes)}
-    world = read_world(one | {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}, device="cpu")
-    global_batch(config, world=world)
 
 
 def _compare(run: Planned) -> None:

@@ -238,22 +238,22 @@ def _how_to_stop(array: "Array") -> str:
 
 def _follow(array: "Array") -> int:
     from dinov2.errors import LaunchError
-    from dinov2.launch import follow
+    from dinov2.launch import Held, follow
 
-    last: Held | None = None
+    begun, last = "", Held("")
     try:
         for seen in follow(array):
             if isinstance(seen, str):
                 sys.stdout.write(seen)
                 sys.stdout.flush()
-            else:
-                if text := _news(array, now=seen, before=last):
-                    stderr.print(text, style="dim", markup=False)
-                last = seen
+                continue
+            if text := _news(array, now=seen, before=last, begun=begun):
+                stderr.print(text, style="dim", markup=False)
+            begun, last = seen.begun or begun, seen
     except KeyboardInterrupt:
         stderr.print(f"no longer following; the job goes on.\n{_how_to_stop(array)}", markup=False)
         return INTERRUPTED
-    if last is not None and last.state == "FAILED":
+    if last.state == "FAILED":
         raise LaunchError(
             f"job {array.job_id} failed or was stopped; its log: {array.log_of(1)}\n"
             "Mend what it names, then run the same command again: it continues from the last checkpoint."
@@ -261,14 +261,14 @@ def _follow(array: "Array") -> int:
     return 0
 
 
-def _news(array: "Array", *, now: "Held", before: "Held | None") -> str:
-    job = f"job {array.job_id}"
+def _news(array: "Array", *, now: "Held", before: "Held", begun: str) -> str:
+    """What changed, in words; `begun` is when the job last started to run. A short wait may go by unseen."""
+    job, back = f"job {array.job_id}", "was put back into the queue"
     if now.state == "PENDING":
-        if before is None or before.state == "PENDING":
-            return f"{job} waits ({now.reason})"
-        return f"{job} was put back into the queue ({now.reason}); it continues from its last checkpoint"
-    if now.state == "RUNNING" and (before is None or before.state != "RUNNING"):
-        return f"{job} runs"
+        return f"{job} {back if begun and before.state != 'PENDING' else 'waits'} ({now.reason})"
+    if now.state == "RUNNING" and now.begun != begun:
+        again = f"{back} and " if begun and before.state != "PENDING" else ""
+        return f"{job} {again}runs{', from its last checkpoint' if begun else ''}"
     return f"{job} has ended" if now.state == "DONE" else ""
 
 
