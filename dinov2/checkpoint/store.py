@@ -74,11 +74,10 @@ class CheckpointStore:
         retention: Retention = KEEP_ALL,
         asynchronous: bool = False,
         timeout_seconds: int = 600,
-        keep_last: int | None = None,
     ) -> None:
-        """`keep_last` alone is short for a retention; `timeout_seconds`: the longest wait for the slowest process."""
+        """`timeout_seconds` is the longest wait for the slowest process."""
         self.folder = folder
-        self.retention = retention if keep_last is None else Retention(keep_last=keep_last)
+        self.retention = retention
         self.asynchronous = asynchronous
         self._group: dist.ProcessGroup | None = None
         if dist.is_initialized():

@@ -52,6 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             return _train(arguments, stop=stop)
         except Dinov2Error as error:
+            log = logging.getLogger("dinov2")
+            if log.handlers:  # there is a run folder: `dinov2 runs` reads the last words there
+                log.error(str(error))
             if not error.everywhere or _is_main_process():
                 print(f"dinov2 train: {error}", file=sys.stderr, flush=True)
             return error.exit_code

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import cv2
@@ -28,6 +28,8 @@ from dinov2.data.masking import mask_recipe
 from dinov2.data.stream import SampleStream, batch_positions
 from dinov2.errors import DataError, Dinov2Error
 from dinov2.manifest import Manifest
+
+WORKER_GRACE_SECONDS = 30  # from SIGTERM to the end of a worker that nobody ends otherwise
 
 
 class _Batches(Dataset[Arrays | Dinov2Error]):
@@ -161,8 +163,16 @@ def _as_it_is(item: Any) -> Any:
 
 def _start_worker(_worker: int) -> None:
     sys.excepthook = _hang_up_quietly
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle; it ends the workers
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # are the main process's to handle; it ends the workers
+    signal.signal(signal.SIGTERM, _end_in_a_while)
     cv2.setNumThreads(0)  # a worker a core; threads of their own would only take cores from each other
+
+
+def _end_in_a_while(_number: int, _frame: FrameType | None) -> None:
+    """A cluster that stops a run tells all its processes, and the main one may want another batch before it saves."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(WORKER_GRACE_SECONDS)
 
 
 def _hang_up_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -119,6 +119,7 @@ def facts_of(this: Run) -> dict[str, Any]:
         "config": asdict(this.config),
         "global_batch": this.global_batch,
         "world_size": this.world.size,
+        "precision": this.tools.precision.name,
     }
 
 

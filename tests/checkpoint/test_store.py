@@ -89,7 +89,7 @@ def test_the_facts_list_every_file_with_what_was_written(tmp_path: Path) -> None
 
 
 def test_a_store_that_is_told_only_how_many_to_keep_keeps_so_many(tmp_path: Path) -> None:
-    store = CheckpointStore(folder=tmp_path, keep_last=2)
+    store = CheckpointStore(tmp_path, retention=Retention(keep_last=2))
     for step in (1, 2, 10):
         store.save(step, tensors=tensors(step), facts={})
     assert store.steps() == [2, 10]

@@ -8,6 +8,9 @@ from typing import Any
 
 from dinov2.distributed import open_world
 
+# Imported once, by the server that every process is forked from; importing them is most of a process's life here.
+PRELOADED = ["torch.distributed.fsdp", "torch.distributed.checkpoint", "dinov2.train.build"]
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -35,7 +38,8 @@ def _worker(
 
 def on_ranks(function: Callable[..., Any], *arguments: Any, size: int = 2) -> list[Any]:
     """`function(world, *arguments)` on `size` processes; what each returned, by rank (plain picklable values)."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
     results = context.Queue()
     port = free_port()
     workers = [

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import time
@@ -11,10 +12,9 @@ import pytest
 import torch
 
 from dinov2 import load_backbone
-from dinov2.checkpoint.store import CheckpointStore
+from dinov2.checkpoint.reading import steps_in
 
 from .runs import command, environment, finish, metrics, torchrun, train_words, write_pictures, write_tiny_config
-
 
 PARTS = [f"{side}.{part}" for side in ("student", "teacher") for part in ("backbone", "dino_head", "ibot_head")]
 
@@ -72,7 +72,7 @@ def test_a_run_leaves_metrics_checkpoints_config_and_an_exported_teacher(whole_r
     assert lines[0]["last_layer_lr"] == 0.0
     assert lines[1]["last_layer_lr"] > 0.0
     assert (whole_run / "config.yaml").is_file()
-    assert CheckpointStore(folder=whole_run / "checkpoints", keep_last=0).steps() == [4, 8, 12]
+    assert steps_in(whole_run / "checkpoints") == [4, 8, 12]
     timing = [json.loads(line) for line in (whole_run / "logs" / "timing.json").read_text().splitlines()]
     assert all(line["pictures_per_second"] > 0 for line in timing)
     backbone = load_backbone(whole_run / "exports" / "12")
@@ -111,6 +111,27 @@ def test_a_run_that_is_asked_to_stop_saves_first(
     assert "Traceback" not in error
     finish(words)
     assert (run / "training_metrics.json").read_bytes() == (whole_run / "training_metrics.json").read_bytes()
+
+
+def test_a_cluster_that_stops_every_process_of_a_run_gets_a_whole_checkpoint(
+    config: Path, pictures: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    """SIGTERM to the data workers too; with several batches a step, some are still wanted after it."""
+    run = tmp_path / "run"
+    common = ("checkpoint.every_steps=1000", "train.num_workers=2", "data.prefetch_batches=1")
+    more = ("runtime.gradient_accumulation_steps=4", "train.batch_size_per_gpu=2", "dino.koleo_loss_weight=0")
+    words = command(*train_words(config, pictures, run, *common, *more))
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
+    )
+    wait_for_step(process, run, 2)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "stopped by SIGTERM" in out
+    assert "died" not in error
+    finish(words)
+    assert [line["step"] for line in metrics(run)] == list(range(1, 13))
 
 
 def test_a_finished_run_says_so_and_does_nothing(config: Path, pictures: Path, whole_run: Path) -> None:

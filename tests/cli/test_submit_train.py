@@ -1,0 +1,175 @@
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from dinov2.checkpoint.reading import steps_in
+from dinov2.cli import main
+from tests.integration.runs import (
+    command,
+    finish,
+    metrics,
+    train_words,
+    write_pictures,
+    write_tiny_config,
+)
+
+ROOT = Path(__file__).parents[2]
+ONE = ("--processes-per-node", "1")
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # processes start in the folder that they were submitted in
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_config(tmp_path_factory.mktemp("config"))
+
+
+class Submission:
+    """The words of a submission, with a run folder of the test's own."""
+
+    def __init__(self, config: Path, pictures: Path, run: Path) -> None:
+        self.config, self.pictures, self.run = config, pictures, run
+
+    def words(self, *options: str, overrides: tuple[str, ...] = (), more: tuple[str, ...] = ()) -> list[str]:
+        given = train_words(self.config, self.pictures, self.run, *overrides)[1:]
+        return ["submit", "train", *options, "--", *more, *given]
+
+
+@pytest.fixture
+def submission(config: Path, pictures: Path, tmp_path: Path) -> Submission:
+    return Submission(config, pictures, tmp_path / "run")
+
+
+def test_a_dry_run_shows_script_and_command_and_makes_nothing(submission, capsys):
+    options = ("--nodes", "2", "--gpus-per-node", "4", "--partition", "gpu", "--slurm", "constraint=ib", "exclusive")
+    assert main(submission.words(*options, "--setup", "module load cuda", "--srun", "mpi=none", "--dry-run")) == 0
+    said = capsys.readouterr().out
+    for line in ("#SBATCH --partition=gpu", "#SBATCH --exclusive", "#SBATCH --constraint=ib", "module load cuda"):
+        assert f"\n{line}\n" in said
+    assert "--cpus-per-task=2" in said, "train.num_workers is 1"
+    assert " --mpi=none " in said
+    assert f"task 1    dinov2 train --config-file {submission.run}/logs/jobs/tiny-" in said
+    assert said.rstrip().endswith("nothing was submitted")
+    assert not submission.run.exists()
+
+
+def test_the_number_of_processes_must_be_said_and_is_that_of_the_gpus(submission, capsys):
+    assert main(submission.words()) == 2
+    assert "--gpus-per-node" in capsys.readouterr().err
+    assert main(submission.words("--gpus-per-node", "4", "--processes-per-node", "2")) == 2
+    assert "a process for each of 4 GPUs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--partition", "gpu", "--cpus-per-gpu", "4"), "--partition, --cpus-per-gpu"),
+        (("--nodes", "2"), "this one machine"),
+        (("--sweep", "train.seed=0,1", "--follow"), "--wait"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_what_can(submission, capsys, options, message):
+    assert main(submission.words(*ONE, "--cluster", "local", *options)) == 2
+    assert message in capsys.readouterr().err
+    assert not submission.run.exists()
+
+
+def test_the_faults_of_all_runs_are_told_together_and_shared_ones_once(submission, capsys):
+    sweep = ("--sweep", "optim.base_lr=1e-4,x", "crops.global_crops_size=32,31")
+    assert main(submission.words(*ONE, *sweep, "--dry-run")) == 2
+    said = capsys.readouterr().err
+    assert "2 faults; nothing was submitted" in said
+    assert said.count("not a multiple of student.patch_size") == 1
+    assert "base_lr=x,global_crops_size=32, base_lr=x,global_crops_size=31: optim.base_lr" in said
+
+
+def test_data_weights_and_a_batch_that_cannot_be_divided_are_found_before_anything_is_submitted(submission, capsys):
+    wrong = ("train.dataset_path=/nowhere/pictures", "student.pretrained_weights=/nowhere/weights.pth")
+    wrong += ("train.global_batch_size=10",)
+    assert main(submission.words("--processes-per-node", "4", "--dry-run", overrides=wrong)) == 2
+    said = capsys.readouterr().err
+    assert "3 faults" in said
+    for part in ("/nowhere/pictures", "/nowhere/weights.pth", "train.global_batch_size = 10"):
+        assert part in said
+
+
+def test_a_run_on_two_processes_of_this_machine_is_followed_to_its_end(submission):
+    options = ("--cluster", "local", "--processes-per-node", "2", "--follow")
+    words = submission.words(*options, overrides=("optim.total_steps=3", "train.num_workers=0"))
+    done = finish(command(*words))
+    assert "2 process(es)" in done.stdout
+    assert "done: 3 steps" in done.stdout
+    assert [line["step"] for line in metrics(submission.run)] == [1, 2, 3]
+    again = finish(command(*words))
+    assert "is finished" in again.stdout
+    assert "nothing was submitted" in again.stdout
+    other = submission.words(*ONE, "--cluster", "local", overrides=("optim.total_steps=9", "student.embed_dim=64"))
+    assert "student.embed_dim: 32 in the checkpoint, 64 now" in finish(command(*other), code=2).stderr
+
+
+def test_a_run_that_is_stopped_here_saves_and_no_second_one_is_started_beside_it(submission):
+    options = ("--cluster", "local", *ONE)
+    long = ("optim.total_steps=100000", "teacher.warmup_teacher_temp_steps=4")
+    words = command(*submission.words(*options, overrides=long))
+    said = finish(words).stdout
+    until_step(submission.run, 3)
+    assert "a run is writing to this folder" in finish(words, code=2).stderr
+    state = json.loads(finish(command("runs", str(submission.run), "--json")).stdout)[0]
+    assert (state["state"], state["total_steps"]) == ("running", 100000)
+    stop = next(line for line in said.splitlines() if line.startswith("stop ")).split()[1:]
+    subprocess.run(stop, check=True)
+    log = next((submission.run / "logs" / "jobs" / "0001").glob("*_0_log.out"))
+    wait_for(lambda: "is whole" in log.read_text())
+    wait_for(lambda: reported(submission.run) == "stopped")
+    steps = steps_in(submission.run / "checkpoints")
+    assert steps[-1] == metrics(submission.run)[-1]["step"]
+
+
+def test_to_start_anew_is_done_once_at_the_submission_and_not_by_a_job_that_may_come_back(submission):
+    short = ("optim.total_steps=3", "train.num_workers=0")
+    finish(command(*train_words(submission.config, submission.pictures, submission.run, *short)))
+    words = submission.words("--cluster", "local", *ONE, "--follow", overrides=short, more=("--no-resume",))
+    done = finish(command(*words))
+    assert "set aside once" in done.stdout
+    assert (submission.run / "superseded" / "1" / "training_metrics.json").is_file()
+    assert [line["step"] for line in metrics(submission.run)] == [1, 2, 3]
+
+
+def test_a_failed_run_is_named_with_its_log(submission):
+    """The pictures are there when it is submitted, and gone when it starts."""
+    overrides = ("data.max_unreadable_share=0", "train.num_workers=0")
+    pictures = write_pictures(submission.run.parent / "own")
+    (pictures / "film_03.png").write_bytes(b"not a picture")
+    own = Submission(submission.config, pictures, submission.run)
+    done = finish(command(*own.words("--cluster", "local", *ONE, "--follow", overrides=overrides)), code=2)
+    assert "failed or was stopped; its log:" in done.stderr
+    state = json.loads(finish(command("runs", str(submission.run), "--json")).stdout)[0]
+    assert state["state"] == "failed"
+    assert "film_03.png" in state["words"]
+
+
+def reported(run: Path) -> str:
+    return str(json.loads(finish(command("runs", str(run), "--json")).stdout)[0]["state"])
+
+
+def until_step(run: Path, step: int) -> None:
+    wait_for(lambda: (run / "training_metrics.json").is_file() and len(metrics(run)) >= step)
+
+
+def wait_for(holds) -> None:
+    for _ in range(1200):
+        if holds():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not come to that")
