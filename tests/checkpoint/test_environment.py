@@ -1,5 +1,6 @@
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,15 @@ from dinov2.checkpoint import environment as module
 from dinov2.checkpoint.environment import PACKAGE, environment
 
 
-def test_the_environment_says_what_ran() -> None:
+def test_the_environment_says_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["dinov2", "train", "train.seed=3"])
     said = environment()
     assert json.loads(json.dumps(said)) == said
     assert said["torch"] == torch.__version__
     assert {"torch", "numpy", "safetensors"} <= said["dependencies"].keys()
     assert "pytest" not in said["dependencies"], "what only the tests need is left out"
     assert said["processes"] == 1
-    assert "pytest" in said["command"]
+    assert "train train.seed=3" in said["command"]
 
 
 @pytest.mark.skipif(not (PACKAGE.parent / ".git").exists(), reason="needs a checkout")

@@ -18,7 +18,8 @@ from dinov2.train.build import build_tools, start_weights
 from dinov2.train.step import StepTools, logged_values, train_step
 
 TINY = (
-    "student={arch: vit_custom, patch_size: 8, embed_dim: 32, depth: 3, num_heads: 2, layerscale: 1.0, drop_path_rate: 0.0}",
+    "student={arch: vit_custom, patch_size: 8, embed_dim: 32, depth: 3, num_heads: 2, layerscale: 1.0}",
+    "student.drop_path_rate=0",
     "crops={global_crops_size: 32, local_crops_size: 16, local_crops_number: 2}",
     "dino={head_n_prototypes: 48, head_hidden_dim: 32, head_bottleneck_dim: 16, koleo_over_all_processes: true}",
     "ibot={separate_head: true, head_n_prototypes: 40, head_hidden_dim: 32, head_bottleneck_dim: 16}",
