@@ -11,7 +11,7 @@ from dinov2.checkpoint.environment import PACKAGE, environment
 
 
 def test_the_environment_says_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["dinov2", "train", "train.seed=3"])
+    monkeypatch.setattr(sys, "orig_argv", ["dinov2", "train", "train.seed=3"])
     said = environment()
     assert json.loads(json.dumps(said)) == said
     assert said["torch"] == torch.__version__
