@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dinov2.checkpoint.files import PARTIAL, remove_folder, sync_folder, write_durably
-from dinov2.checkpoint.reading import BEST, FACTS, LATEST, read_facts, steps_in
+from dinov2.checkpoint.reading import BEST, FACTS, LATEST, newest_sound, read_facts, steps_in
 from dinov2.checkpoint.retention import Retention, best_first, reasons_to_keep
 from dinov2.checkpoint.writer import FileRecord
 from dinov2.errors import CheckpointError
@@ -69,6 +69,17 @@ class Commit:
         sync_folder(self.folder)
         for step in present.keys() - kept:
             remove_folder(self.folder / str(step))
+
+
+def catch_up_latest(folder: Path) -> None:
+    """A run that was killed between the two renames of its last checkpoint left `latest` one behind."""
+    newest, _ = newest_sound(folder)
+    latest = folder / LATEST
+    if newest is None or (latest.is_file() and latest.read_text().strip() == newest.name):
+        return
+    write_durably(folder / f"{PARTIAL}{LATEST}", f"{newest.name}\n")
+    (folder / f"{PARTIAL}{LATEST}").replace(latest)
+    sync_folder(folder)
 
 
 def write_facts(

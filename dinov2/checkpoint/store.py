@@ -23,7 +23,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from dinov2.checkpoint.commit import Commit, write_facts
+from dinov2.checkpoint.commit import Commit, catch_up_latest, write_facts
 from dinov2.checkpoint.environment import environment
 from dinov2.checkpoint.faults import checkpoint_error
 from dinov2.checkpoint.files import PARTIAL, remove_leftovers
@@ -89,6 +89,7 @@ class CheckpointStore:
         self._scores: dict[int, float | None] = {}
         if self._is_main:
             remove_leftovers(folder)
+            catch_up_latest(folder)
         if self._group is not None:
             dist.barrier(group=self._group)  # nobody writes before the old is gone
 

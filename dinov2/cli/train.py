@@ -65,6 +65,12 @@ def _is_main_process() -> bool:
     return (os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0") == "0"
 
 
+def _is_first_start() -> bool:
+    """Whether neither torchrun nor SLURM has started this very run before; then it is to go on, whatever was asked."""
+    counts = (os.environ.get(name) for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return not any(int(count) for count in counts if count)
+
+
 def _load(arguments: argparse.Namespace) -> "LoadedConfig":
     from dinov2.config.load import load_config
     from dinov2.config.presets import find_config
@@ -101,11 +107,13 @@ def _train(arguments: argparse.Namespace, *, stop: "StopRequest") -> int:
         open_run_folder(arguments.output_dir, is_main=world.is_main) as folder,
     ):
         if world.is_main:
+            aside = folder.set_aside() if arguments.no_resume and _is_first_start() else None
             speaker.open(folder)
+            if aside:
+                speaker.say(f"--no-resume: what an earlier run left in {folder.path} now lies in {aside}")
         for message in loaded.messages:
             speaker.say(message)
-        resume = not arguments.no_resume
-        events = loop.run(config, folder=folder, world=world, resume=resume, stop=stop, pulse=pulse, board=board)
+        events = loop.run(config, folder=folder, world=world, stop=stop, pulse=pulse, board=board)
         return _show(events, speaker=speaker, folder=folder, requeue=runtime.requeue)
 
 

@@ -6,12 +6,13 @@ run starts, nor on how positions are shared among ranks.
 """
 
 import math
+import os
 import signal
 import sys
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import cv2
@@ -28,8 +29,6 @@ from dinov2.data.masking import mask_recipe
 from dinov2.data.stream import SampleStream, batch_positions
 from dinov2.errors import DataError, Dinov2Error
 from dinov2.manifest import Manifest
-
-WORKER_GRACE_SECONDS = 30  # from SIGTERM to the end of a worker that nobody ends otherwise
 
 
 class _Batches(Dataset[Arrays | Dinov2Error]):
@@ -165,14 +164,24 @@ def _start_worker(_worker: int) -> None:
     sys.excepthook = _hang_up_quietly
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # are the main process's to handle; it ends the workers
-    signal.signal(signal.SIGTERM, _end_in_a_while)
+    _end_only_when_told_by_the_main_process()
     cv2.setNumThreads(0)  # a worker a core; threads of their own would only take cores from each other
 
 
-def _end_in_a_while(_number: int, _frame: FrameType | None) -> None:
-    """A cluster that stops a run tells all its processes, and the main one may want another batch before it saves."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(WORKER_GRACE_SECONDS)
+def _end_only_when_told_by_the_main_process() -> None:
+    """scancel and torchrun send SIGTERM to every process of a run, but a run that is asked to stop still wants batches.
+
+    Waits in a thread, because only so a process learns who sent a signal, and because it ends a worker that hangs too.
+    """
+    parent, asked = os.getppid(), {signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, asked)
+
+    def wait() -> None:
+        while signal.sigwaitinfo(asked).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, name="end", daemon=True).start()
 
 
 def _hang_up_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -25,9 +25,12 @@ class JsonLines:
         self._stream: TextIO = path.open("a")
 
     def write(self, step: int, numbers: Mapping[str, Any]) -> None:
-        """Appends one object; it is on its way to disk when this returns."""
-        self._stream.write(_line({"step": step} | dict(numbers)))
-        self._stream.flush()
+        """Appends one object; it is on its way to disk when this returns.  Raises OSError that names the file."""
+        try:
+            self._stream.write(_line({"step": step} | dict(numbers)))
+            self._stream.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._stream.name) from error
 
     def close(self) -> None:
         """Closes the file."""

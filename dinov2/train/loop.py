@@ -43,19 +43,15 @@ def run(
     *,
     folder: RunFolder,
     world: World,
-    resume: bool,
     stop: StopRequest,
     pulse: Pulse,
     board: WorkerBoard,
 ) -> Iterator[Event]:
     """Trains until `total_steps` or a stop request, whichever is first; yields what happens.
 
-    With `resume`, continues from the newest sound checkpoint in the folder; without, moves what is there aside.
+    Continues from the newest sound checkpoint in the folder, where there is one.
     """
     pulse.at("start", step=0)
-    aside = folder.set_aside() if not resume and world.is_main else None
-    if aside:
-        yield Message(text=f"--no-resume: what an earlier run left in {folder.path} now lies in {aside}")
     with closing(_store(config, folder=folder)) as store:
         checkpoint, passed_over = from_main(store.newest_sound(), world=world)
         for text in passed_over:

@@ -63,13 +63,14 @@ class RunFolder:
     def set_aside(self) -> Path | None:
         """Moves what an earlier run wrote into `superseded/<n>`, so that a new run starts empty and nothing is lost."""
         present = [self.path / name for name in OWN_FILES if (self.path / name).exists()]
-        if not present:
+        if not present or (present == [self.log_file.parent] and not any(self.log_file.parent.iterdir())):
             return None
         taken = self.path / "superseded"
         target = taken / str(1 + sum(1 for _ in taken.glob("*")))
         target.mkdir(parents=True)
         for file in present:
             file.rename(target / file.name)
+        self.log_file.parent.mkdir(exist_ok=True)
         return target
 
 

@@ -37,9 +37,10 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 def test_an_earlier_run_is_set_aside_whole(tmp_path: Path) -> None:
     with open_run_folder(tmp_path, is_main=True) as folder:
-        assert folder.set_aside() is not None  # the logs folder
-        for round_ in (2, 3):
+        assert folder.set_aside() is None, "an empty folder for logs is nothing"
+        for round_ in (1, 2):
             folder.metrics_file.write_text(str(round_))
             assert folder.set_aside() == tmp_path / "superseded" / str(round_)
             assert (tmp_path / "superseded" / str(round_) / "training_metrics.json").read_text() == str(round_)
+            assert folder.log_file.parent.is_dir(), "the next run writes there"
         assert folder.set_aside() is None
