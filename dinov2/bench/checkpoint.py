@@ -26,6 +26,7 @@ from dinov2.bench.machine import machine_facts
 from dinov2.checkpoint.store import CheckpointStore, Retention
 from dinov2.config.load import load_config
 from dinov2.config.schema import Config
+from dinov2.distributed import Layout, Meshes, World, shard_part
 from dinov2.ssl import Networks, build_networks
 
 WAYS = {"background": True, "foreground": False}
@@ -206,11 +207,14 @@ def real_state(config: Config, *, device: torch.device, shard: bool) -> dict[str
 
 
 def _shard(networks: Networks) -> None:
-    from torch.distributed.fsdp import fully_shard
-
+    rank, device = dist.get_rank(), networks.centers()[0].device
+    world = World(rank=rank, size=dist.get_world_size(), local_rank=rank, device=device)
+    full = torch.float32
+    layout = Layout(strategy="FULL_SHARD", param_dtype=full, reduce_dtype=full, buffer_dtype=full)
+    meshes = Meshes(world, shard_group_size=None)
     for parts in (networks.student, networks.teacher):
         for part in parts.values():
-            fully_shard(part)
+            shard_part(part, units=(), layout=layout, meshes=meshes)
 
 
 def _together() -> None:

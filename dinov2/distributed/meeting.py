@@ -20,6 +20,8 @@ from dinov2.errors import LaunchError
 LOOK_SECONDS = 0.25  # between two looks for who is there
 SAY_SECONDS = 10.0  # between two words about who is awaited
 ARRIVED = "arrived"
+READ = "read"
+READ_SECONDS = 10.0  # for all to read who is there, where the launch is refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +69,22 @@ def meet(me: Attendant, *, place: Place, timeout_seconds: float, say: Callable[[
     with _named_errors(f"rank {me.rank} ({me.host}) lost the meeting point {place}, or whoever keeps it ended"):
         store.set(_key(me.rank), json.dumps(asdict(me)))
         present = _await_all(store, me, place=place, deadline=deadline, waited=timeout_seconds, say=say)
-    _refuse_differing_sizes(present)
-    _refuse_shared_gpus(present)
+    try:
+        _refuse_differing_sizes(present)
+        _refuse_shared_gpus(present)
+    except LaunchError:
+        _let_all_read(store, num_processes=len(present), serves=place.serves)
+        raise
     return store
+
+
+def _let_all_read(store: Store, *, num_processes: int, serves: bool) -> None:
+    """All refuse alike, but whoever keeps the store must not end before the others have read it."""
+    num_read = store.add(READ, 1)
+    deadline = time.monotonic() + READ_SECONDS
+    while serves and num_read < num_processes and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+        num_read = store.add(READ, 0)
 
 
 def _key(rank: int) -> str:
