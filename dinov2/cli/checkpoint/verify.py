@@ -47,7 +47,7 @@ def _verify_one(checkpoint: Path) -> bool:
         stdout.print(str(error), markup=False)
         return False
     with progress_bar() as bar:
-        task = bar.add_task(f"reading {checkpoint.name} (MB)", total=max(1, total // MB), status="")
+        task = bar.add_task(f"reading {checkpoint.name} (MB)", total=max(total, 1) / MB, status="")
         faults = list(faults_in(checkpoint, advance=lambda count: bar.advance(task, count / MB)))
     for fault in faults[:NUM_LISTED]:
         stdout.print(f"{checkpoint}: {fault}", markup=False)
