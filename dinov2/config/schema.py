@@ -260,8 +260,11 @@ class Runtime:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    attention: Literal["auto", "sdpa", "explicit", "xformers"] = "auto"
+    attention: Literal["auto", "sdpa", "explicit", "xformers", "varlen"] = "auto"
+    compile: Literal["auto", "always", "never"] = "auto"
+    activation_checkpointing: Literal["none", "selective", "full"] = "selective"
     gradient_accumulation_steps: int = 1
+    garbage_collection_steps: int = 1000
     shard_group_size: int | None = None
     max_nonfinite_steps: int = 5
     exchange_timeout_seconds: int = 600
