@@ -98,9 +98,10 @@ def test_a_full_disk_ends_both_processes_with_one_message_and_the_run_goes_on_fr
     code, left = started.wait(seconds=120), started.leftovers(seconds=20)
     assert code not in (None, 0)
     assert not left
-    # In torchrun's table, one line a process. (The launcher's own log names a code once more, where it saw it in time.)
+    # In torchrun's table, one line a process; it sends SIGTERM to the others as soon as it sees the first one end.
     ended_with = re.findall(r"^ +exitcode +: (-?\d+)", started.complained, flags=re.MULTILINE)
-    assert ended_with == ["2", "2"], started.complained[-3000:]
+    assert len(ended_with) == 2, started.complained[-3000:]
+    assert {"2"} <= set(ended_with) <= {"2", "-15"}, started.complained[-3000:]
     assert "could not be written: the disk is full on process 1" in started.complained
     assert 'dinov2/", line' not in started.complained
     newest, passed_over = newest_sound(run / "checkpoints")
