@@ -43,6 +43,11 @@ class Views:
     global_crops: Tensor  # float [G*B, C, S, S]
     local_crops: Tensor  # float [L*B, C, s, s]; L may be 0
     masks: Tensor  # bool [G*B, N]; True = hidden from the student
+    hidden: Tensor | None = None  # int64 [M], where `masks` is true among the G*B*N patches, where that is known
+
+    def hidden_patches(self) -> Tensor:
+        """`hidden`; where it has to be looked up, the device is waited for.  -> int64 [M]"""
+        return self.hidden if self.hidden is not None else places_of(self.masks)
 
     @property
     def num_pictures(self) -> int:
@@ -65,6 +70,7 @@ class Batch:
     positions: Tensor  # int64 [B]; place of each picture in the sample stream
     replaced: tuple[Replaced, ...] = ()
     made: Made | None = None
+    hidden: Tensor | None = None  # int64 [M], see `Views`; known from the moment it is brought to a device
 
     def __post_init__(self) -> None:
         faults = []
@@ -85,7 +91,10 @@ class Batch:
             raise ValueError("Batch: " + "; ".join(faults))
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on `device`; the copy does not block where the memory is pinned."""
+        """The same batch on `device`; the copy does not block where the memory is pinned.
+
+        How many patches are hidden is found here, where nothing has to be waited for.
+        """
         return Batch(
             global_crops=self.global_crops.to(device, non_blocking=True),
             local_crops=self.local_crops.to(device, non_blocking=True),
@@ -93,6 +102,7 @@ class Batch:
             positions=self.positions,
             replaced=self.replaced,
             made=self.made,
+            hidden=places_of(self.masks).to(device, non_blocking=True),
         )
 
     def views(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Views:
@@ -101,7 +111,13 @@ class Batch:
             global_crops=normalise(self.global_crops, mean=mean, std=std),
             local_crops=normalise(self.local_crops, mean=mean, std=std),
             masks=self.masks,
+            hidden=self.hidden,
         )
+
+
+def places_of(masks: Tensor) -> Tensor:
+    """Where a mask is true, crop by crop.  bool [G*B, N] -> int64 [M]"""
+    return masks.flatten().nonzero().squeeze(1)
 
 
 def normalise(crops: Tensor, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

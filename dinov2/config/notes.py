@@ -14,7 +14,7 @@ IGNORED: Mapping[str, str] = {
     "MODEL.WEIGHTS": "student.pretrained_weights names weights to start from",
     "train.output_dir": "--output-dir decides",
     "train.saveckp_freq": "checkpoint.every_steps decides",
-    "train.cache_dataset": "the manifest is always in memory, the pictures never",
+    "train.cache_dataset": "the manifest is always in memory; data.cache keeps decoded pictures",
     "student.block_chunks": "blocks always carry flat names",
 }
 

@@ -29,7 +29,7 @@ AT_LEAST_1 = _keys("""
     dino: head_n_prototypes head_bottleneck_dim head_nlayers head_hidden_dim
     ibot: head_n_prototypes head_bottleneck_dim head_nlayers head_hidden_dim
     optim: total_steps
-    runtime: gradient_accumulation_steps shard_group_size max_nonfinite_steps
+    runtime: gradient_accumulation_steps shard_group_size max_nonfinite_steps garbage_collection_steps
     runtime: exchange_timeout_seconds stall_seconds slow_data_seconds
     checkpoint: every_steps
     logging: every_steps
@@ -53,6 +53,7 @@ POSITIVE = _keys("""
     optim: epochs base_lr layerwise_decay
     teacher: warmup_teacher_temp teacher_temp
     student: mlp_ratio
+    data: cache_gib
 """)
 SHARES = _keys("""
     ibot: mask_sample_probability

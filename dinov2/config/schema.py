@@ -205,6 +205,8 @@ class Data:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     max_unreadable_share: float = 0.01
     prefetch_batches: int = 4
+    cache: str = "none"
+    cache_gib: float = 8.0
 
 
 @dataclass(frozen=True)

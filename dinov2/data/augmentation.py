@@ -8,6 +8,7 @@ on the number of local crops nor on the picture's size, and a picture that takes
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,10 +44,25 @@ class Candidate(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """The candidate boxes of a crop; each is worked out when it is looked at, which is mostly the first alone."""
+
+    draws: tuple[float, ...]  # NUM_TRIES x (area, ratio, top, left), each 0 .. 1
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+
+    def __iter__(self) -> Iterator[Candidate]:
+        low, span = math.log(self.ratio[0]), math.log(self.ratio[1] / self.ratio[0])
+        for i in range(0, len(self.draws), 4):
+            area, ratio, top, left = self.draws[i : i + 4]
+            yield Candidate(_between(area, self.scale), math.exp(low + span * ratio), top, left)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CropDraw:
     """One crop: candidate boxes, and what is done to it. None stands for: not done."""
 
-    boxes: tuple[Candidate, ...]
+    boxes: Candidates
     ratio_range: tuple[float, float]
     hflip: bool
     vflip: bool
@@ -83,7 +99,7 @@ def place_box(draw: CropDraw, *, height: int, width: int) -> CropBox:
     low, high = draw.ratio_range
     w = max(1, min(width, round(height * high)))
     h = max(1, min(height, round(width / low)))
-    _, _, top, left = draw.boxes[0]
+    _, _, top, left = next(iter(draw.boxes))
     return CropBox(int(top * (height - h + 1)), int(left * (width - w + 1)), h, w)
 
 
@@ -111,7 +127,7 @@ def _draw(recipe: AugmentationRecipe, *, crop: int, scale: tuple[float, float], 
     u = dict(zip(SWITCHES, values[4 * NUM_TRIES :], strict=True))
     jitter = u["jitter"] < recipe.jitter_p
     return CropDraw(
-        boxes=_boxes(values[: 4 * NUM_TRIES], scale=scale, ratio=recipe.crop_ratio),
+        boxes=Candidates(draws=tuple(values[: 4 * NUM_TRIES]), scale=scale, ratio=recipe.crop_ratio),
         ratio_range=recipe.crop_ratio,
         hflip=u["hflip"] < recipe.hflip_p,
         vflip=u["vflip"] < recipe.vflip_p,
@@ -123,14 +139,6 @@ def _draw(recipe: AugmentationRecipe, *, crop: int, scale: tuple[float, float], 
         blur_sigma=_between(u["sigma"], recipe.blur_sigma) if u["blur"] < recipe.blur_p(crop) else None,
         blur_kernel=recipe.blur_kernel,
         solarize_threshold=recipe.solarize_threshold if u["solarize"] < recipe.solarize_p(crop) else None,
-    )
-
-
-def _boxes(values: list[float], *, scale: tuple[float, float], ratio: tuple[float, float]) -> tuple[Candidate, ...]:
-    low, span = math.log(ratio[0]), math.log(ratio[1] / ratio[0])
-    return tuple(
-        Candidate(_between(values[i], scale), math.exp(low + span * values[i + 1]), values[i + 2], values[i + 3])
-        for i in range(0, len(values), 4)
     )
 
 

@@ -10,10 +10,8 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 import torch
-from torch import Tensor
 
 from dinov2.batch import NUM_GLOBAL_CROPS, Made, Replaced
 from dinov2.config.schema import Crops
@@ -22,20 +20,10 @@ from dinov2.data.board import Slot
 from dinov2.data.dataset import Pictures, Unreadable
 from dinov2.data.masking import MaskRecipe
 from dinov2.data.stream import SampleStream
+from dinov2.data.trays import Arrays, BatchShape, Pixels
 from dinov2.errors import DataError
 
 MAX_NEIGHBOURS = 64  # files tried for one place in the stream
-
-
-class Arrays(TypedDict):
-    """What a worker sends: the fields of a `Batch`."""
-
-    global_crops: Tensor  # uint8 [G*B, S, S]
-    local_crops: Tensor  # uint8 [L*B, s, s]
-    masks: Tensor  # bool [G*B, N]
-    positions: Tensor  # int64 [B]
-    replaced: tuple[Replaced, ...]
-    made: Made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +37,23 @@ class BatchMaker:
     masks: MaskRecipe
     seed: int
 
-    def make(self, positions: Sequence[int], *, worker: int = 0, slot: Slot | None = None) -> Arrays:
+    def shape(self, num_pictures: int) -> BatchShape:
+        """The size of a batch."""
+        return BatchShape(num_pictures=num_pictures, crops=self.crops, num_patches=self.masks.num_patches)
+
+    def make(
+        self, positions: Sequence[int], *, worker: int = 0, slot: Slot | None = None, into: Pixels | None = None
+    ) -> Arrays:
         """Decode, crop and mask the pictures at `positions`.  Raises DataError where no file can be read at all.
 
-        `slot`: where this process, loader process `worker`, notes what it does.
+        `slot`: where this process, loader process `worker`, notes what it does. `into`: the tensors to fill, of
+        `shape(len(positions))`; without them, new ones.
         """
         started = time.perf_counter()
         num, crops = len(positions), self.crops
-        global_crops = _blank(NUM_GLOBAL_CROPS * num, size=crops.global_crops_size)
-        local_crops = _blank(crops.local_crops_number * num, size=crops.local_crops_size)
-        masks = torch.empty(NUM_GLOBAL_CROPS * num, self.masks.num_patches, dtype=torch.bool)
-        global_out, local_out, mask_out = global_crops.numpy(), local_crops.numpy(), masks.numpy()
+        pixels = self.shape(num).blank() if into is None else into
+        global_out, local_out = pixels["global_crops"].numpy(), pixels["local_crops"].numpy()
+        mask_out = pixels["masks"].numpy()
         replaced: list[Replaced] = []
         slowest = (0.0, "")
         for i, position in enumerate(positions):
@@ -77,9 +71,7 @@ class BatchMaker:
         if slot is not None:
             slot.waits()
         return Arrays(
-            global_crops=global_crops,
-            local_crops=local_crops,
-            masks=masks,
+            **pixels,
             positions=torch.tensor(positions, dtype=torch.int64),
             replaced=tuple(replaced),
             made=Made(
@@ -108,7 +100,3 @@ class BatchMaker:
             f"the first is {first.path}: {first.reason}. Is the disk still there? "
             "dinov2 manifest check tells which files are bad."
         )
-
-
-def _blank(num_crops: int, *, size: int) -> Tensor:
-    return torch.empty(num_crops, size, size, dtype=torch.uint8)

@@ -1,7 +1,7 @@
 """Rows of a manifest as pictures in memory.
 
-In: a `Manifest`, whose pictures are files or lie in tar shards. Out: uint8 [H, W], one channel; or `Unreadable`, which
-says why not.
+In: a `Manifest`, whose pictures are files or lie in tar shards, and where wanted a cache of those decoded before. Out:
+uint8 [H, W], one channel; or `Unreadable`, which says why not.
 """
 
 import os
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dinov2.data.film_cache import FilmCache
 from dinov2.manifest import PLACES, Manifest
 from dinov2.manifest.place import Place, read_part
 
@@ -28,11 +29,12 @@ class Unreadable(Exception):
 class Pictures:
     """The pictures of a manifest by row.  Holds paths and sizes only, as Arrow columns that worker processes share."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, *, cache: FilmCache | None = None) -> None:
         known = ("image", "width", "height", *PLACES)
         table = manifest.table.select([name for name in known if name in manifest.table.column_names])
         self._manifest = Manifest(table, manifest.root)
         self._shards = Shards()
+        self._cache = cache
 
     def __len__(self) -> int:
         return len(self._manifest)
@@ -46,6 +48,15 @@ class Pictures:
 
         Of a 16-bit picture the upper 8 bits are given, rounded: level v becomes v / 257.
         """
+        kept = None if self._cache is None else self._cache.get(row)
+        if kept is not None:
+            return kept
+        picture = self._decode(row)
+        if self._cache is not None:
+            self._cache.put(row, picture)
+        return picture
+
+    def _decode(self, row: int) -> Picture:
         place = self._manifest.place(row)
         picture = decode_picture(self._shards.read(place)) if place.is_packed else read_picture(place.path)
         table = self._manifest.table

@@ -23,39 +23,64 @@ from dinov2.batch import Batch
 from dinov2.config.schema import Augmentation, Crops, Ibot
 from dinov2.data.augmentation import resolve
 from dinov2.data.board import WorkerBoard
-from dinov2.data.collate import Arrays, BatchMaker
+from dinov2.data.collate import BatchMaker
 from dinov2.data.dataset import Pictures
+from dinov2.data.film_cache import FilmCache
 from dinov2.data.masking import mask_recipe
 from dinov2.data.stream import SampleStream, batch_positions
+from dinov2.data.trays import Arrays, InTray, Numbered, Trays
 from dinov2.errors import DataError, Dinov2Error
 from dinov2.manifest import Manifest
 
+SPARE_TRAYS = 3  # besides those under way: the batch in use, the one on its way to it, and one more
 
-class _Batches(Dataset[Arrays | Dinov2Error]):
-    """One item a batch, so that a worker fills a batch in place and sends it once."""
+Item = Arrays | InTray | Dinov2Error  # what a worker sends
+
+
+class _Batches(Dataset[Item]):
+    """One item a batch: a worker fills it where the main process reads it, and sends word."""
 
     def __init__(
-        self, maker: BatchMaker, *, batch_size: int, rank: int, num_ranks: int, board: WorkerBoard | None
+        self,
+        maker: BatchMaker,
+        *,
+        batch_size: int,
+        rank: int,
+        num_ranks: int,
+        board: WorkerBoard | None,
+        trays: Trays | None,
     ) -> None:
-        self.maker, self.board = maker, board
+        self.maker, self.board, self.trays = maker, board, trays
         self.batch_size, self.rank, self.num_ranks = batch_size, rank, num_ranks
 
-    def __getitem__(self, index: int) -> Arrays | Dinov2Error:
-        positions = batch_positions(index, batch_size=self.batch_size, rank=self.rank, num_ranks=self.num_ranks)
+    def __getitem__(self, index: tuple[int, int | None]) -> Item:
+        batch, tray = index
+        positions = batch_positions(batch, batch_size=self.batch_size, rank=self.rank, num_ranks=self.num_ranks)
         info = get_worker_info()
         worker = 0 if info is None else info.id
+        slot = self.board.slot(worker) if self.board else None
         try:
-            return self.maker.make(positions, worker=worker, slot=self.board.slot(worker) if self.board else None)
+            if self.trays is None or tray is None:  # torch copies it into shared memory
+                return self.maker.make(positions, worker=worker, slot=slot)
+            made = self.maker.make(positions, worker=worker, slot=slot, into=self.trays.fill(tray))
+            return InTray(self.trays, tray, tuple(positions), made["replaced"], made["made"])
         except Dinov2Error as error:
             return error  # raised in a worker it would arrive with a traceback as its message
 
 
 def batch_maker(
-    manifest: Manifest, *, crops: Crops, augmentation: Augmentation, ibot: Ibot, patch_size: int, seed: int
+    manifest: Manifest,
+    *,
+    crops: Crops,
+    augmentation: Augmentation,
+    ibot: Ibot,
+    patch_size: int,
+    seed: int,
+    cache: FilmCache | None = None,
 ) -> BatchMaker:
     """Everything that a batch is made with.  Raises ConfigError where the augmentation section is at fault."""
     return BatchMaker(
-        pictures=Pictures(manifest),
+        pictures=Pictures(manifest, cache=cache),
         stream=SampleStream(len(manifest), seed=seed),
         crops=crops,
         recipe=resolve(augmentation),
@@ -81,25 +106,34 @@ def load_batches(
     prefetch_batches: int,
     pin_memory: bool,
     board: WorkerBoard | None = None,
+    cache: FilmCache | None = None,
 ) -> Generator[Batch, None, None]:
     """This rank's part of batches `first_batch` .. `first_batch + num_batches - 1`, in order.
 
     `batch_size` is per rank. `num_workers` 0 makes batches in this process, as they are asked for; otherwise about
     `prefetch_batches` are kept ready, at least one a worker. The iterator starts at once at any batch. Closing it ends
-    the workers. On `board` every worker notes what it reads. Raises ConfigError at once; DataError from the iterator
-    where a worker dies or nothing can be read.
+    the workers. On `board` every worker notes what it reads; films that `cache` holds are not decoded again. Raises
+    ConfigError at once; DataError from the iterator where a worker dies or nothing can be read.
+
+    A batch of a forked worker lies in memory shared with it, which is used again once none of the batch's tensors is
+    left; batches may be kept for as long as is wanted.
     """
-    maker = batch_maker(manifest, crops=crops, augmentation=augmentation, ibot=ibot, patch_size=patch_size, seed=seed)
+    maker = batch_maker(
+        manifest, crops=crops, augmentation=augmentation, ibot=ibot, patch_size=patch_size, seed=seed, cache=cache
+    )
+    # Forked workers share the manifest's memory. They never touch the accelerator, so a parent that uses one is no
+    # harm.
+    forks = num_workers > 0 and sys.platform == "linux"
+    batches_a_worker = math.ceil(max(1, prefetch_batches) / num_workers) if num_workers else None
+    trays = Trays(maker.shape(batch_size), count=num_workers * (batches_a_worker or 0) + SPARE_TRAYS) if forks else None
     loader = DataLoader(
-        _Batches(maker, batch_size=batch_size, rank=rank, num_ranks=num_ranks, board=board),
+        _Batches(maker, batch_size=batch_size, rank=rank, num_ranks=num_ranks, board=board, trays=trays),
         batch_size=None,
         collate_fn=_as_it_is,
-        sampler=range(first_batch, first_batch + num_batches),
+        sampler=Numbered(range(first_batch, first_batch + num_batches), trays),
         num_workers=num_workers,
-        prefetch_factor=math.ceil(max(1, prefetch_batches) / num_workers) if num_workers else None,
-        # Forked workers share the manifest's memory. They never touch the accelerator, so a parent that uses one is no
-        # harm.
-        multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
+        prefetch_factor=batches_a_worker,
+        multiprocessing_context="fork" if forks else None,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
         # Without a generator of its own it advances torch's, and dropout would depend on how often a loader was
@@ -109,7 +143,7 @@ def load_batches(
     return _checked(loader)
 
 
-def _checked(loader: "DataLoader[Arrays | Dinov2Error]") -> Generator[Batch, None, None]:
+def _checked(loader: "DataLoader[Item]") -> Generator[Batch, None, None]:
     with _child_signals_as_before():
         batches = iter(loader)
     try:
@@ -128,9 +162,15 @@ def _checked(loader: "DataLoader[Arrays | Dinov2Error]") -> Generator[Batch, Non
                 ) from error
             if isinstance(item, Dinov2Error):
                 raise item
-            yield Batch(**(item | {"replaced": tuple(item["replaced"])}))  # pinning turns tuples into lists
+            yield _batch(item)
+            del item  # or the tray of a batch that is done with would not be free yet
     finally:
         del batches  # ends the workers now, not when the garbage collector comes by
+
+
+def _batch(item: Arrays | InTray) -> Batch:
+    arrays = item.arrays() if isinstance(item, InTray) else item
+    return Batch(**(arrays | {"replaced": tuple(arrays["replaced"])}))  # pinning turns tuples into lists
 
 
 @contextmanager

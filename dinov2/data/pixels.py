@@ -21,6 +21,7 @@ Table = NDArray[np.uint8]  # [256]
 FACTORS = (1.03, 1.1, 1.2, 1.33, 1.5, 1.68, 1.86, 2.04, 2.3)
 SIGMAS_PX = (0.33, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 1.05)
 GREYS = np.arange(256, dtype=np.float32)
+ZERO, WHITE = np.float32(0), np.float32(255)
 
 
 class CropBox(NamedTuple):
@@ -128,8 +129,9 @@ def blend_table(grey: int, *, factor: float) -> Table:
     grey = 0 is brightness; grey = the mean of the crop is contrast.
     """
     base = np.float32(grey)
-    table: Table = np.clip(base + np.float32(factor) * (GREYS - base), 0, 255).astype(np.uint8)
-    return table
+    levels = base + np.float32(factor) * (GREYS - base)
+    np.minimum(np.maximum(levels, ZERO, out=levels), WHITE, out=levels)  # np.clip takes twice as long for 256 numbers
+    return levels.astype(np.uint8)
 
 
 def gamma_table(gamma: float) -> Table:

@@ -1,7 +1,6 @@
 """Which process this is, what it exchanges with the others, and how networks lie over all of them."""
 
 from dinov2.distributed.reduce import (
-    agree,
     agree_on,
     from_main,
     gather_rows,
@@ -16,7 +15,6 @@ __all__ = [
     "Layout",
     "Meshes",
     "World",
-    "agree",
     "agree_on",
     "from_main",
     "gather_rows",

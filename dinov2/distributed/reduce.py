@@ -36,11 +36,6 @@ def gather_rows(tensor: Tensor, *, world: World) -> Tensor:
     return rows
 
 
-def agree(flag: bool, *, world: World) -> bool:
-    """True on every rank as soon as it is true on one."""
-    return bool(agree_on([int(flag)], world=world)[0])
-
-
 def agree_on(numbers: list[int], *, world: World) -> list[int]:
     """The largest of each number over all ranks."""
     if world.size == 1:

@@ -1,24 +1,36 @@
 """A transformer block: attention, then feed-forward, each as a scaled residual branch.
 
-In: tokens [B, N, D], or a list of such. Out: the same shapes.
+In: tokens [T, D] of pictures of several sizes and their `Groups`; or tokens [B, N, D], or a list of such. Out: the
+same shapes. First what is random is drawn (`drop_path`), then everything is computed without any chance: so that part
+can be compiled, and computed again for the backward pass.
 """
 
 from collections.abc import Callable
-from typing import overload
+from typing import Any, Literal, overload
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from dinov2.layers.attention import Attention, AttentionKernel, sdpa_attention
-from dinov2.layers.drop_path import residual_on_a_subset
+from dinov2.layers.attention import Attention
+from dinov2.layers.drop_path import Kept, add_back, draw_kept, take
+from dinov2.layers.kernels import AttentionKernel, sdpa_attention
 from dinov2.layers.layer_scale import LayerScale
-from dinov2.layers.mlp import Mlp
+from dinov2.layers.mlp import Mlp, NoFfn
+from dinov2.layers.packing import Groups, pack, unpack
 from dinov2.layers.swiglu import SwiGLUFFN
 
+Checkpointing = Literal["none", "selective", "full"]
+Compute = Callable[[Tensor, Groups, tuple[Kept, Kept] | None], Tensor]
+
 LAYER_NORM_EPS = 1e-6
+FEW_SHAPES = 16  # of pictures, besides those of the training
 FFN_NAMES = ("mlp", "swiglu", "swiglufused", "identity")
 
 
-def build_ffn(name: str, dim: int, *, hidden_dim: int, act_layer: Callable[[], nn.Module], bias: bool) -> nn.Module:
+def build_ffn(
+    name: str, dim: int, *, hidden_dim: int, act_layer: Callable[[], nn.Module], bias: bool
+) -> Mlp | SwiGLUFFN | NoFfn:
     """The feed-forward branch called `name`; "swiglu" and "swiglufused" are one thing.
 
     Raises:
@@ -29,12 +41,17 @@ def build_ffn(name: str, dim: int, *, hidden_dim: int, act_layer: Callable[[], n
     if name in ("swiglu", "swiglufused"):
         return SwiGLUFFN(dim, hidden_dim, bias=bias)
     if name == "identity":
-        return nn.Identity()
+        return NoFfn()
     raise ValueError(f"ffn_layer is {name!r}; expected one of {', '.join(FFN_NAMES)}")
 
 
 class Block(nn.Module):
-    """x + ls1(attn(norm1 x)), then x + ls2(mlp(norm2 x))."""
+    """x + ls1(attn(norm1 x)), then x + ls2(mlp(norm2 x)).
+
+    `compute`: another form of `deterministic` to run in its place, such as a compiled one. `checkpointing` says what
+    the backward pass computes again: nothing; "selective" norms, casts and activation functions, but no matrix product
+    and no attention; "full" the whole block from its input.
+    """
 
     def __init__(
         self,
@@ -53,6 +70,8 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.drop_path_rate = drop_path
+        self.checkpointing: Checkpointing = "none"
+        self.compute: Compute | None = None
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.attn = Attention(dim, num_heads, qkv_bias=qkv_bias, proj_bias=proj_bias, kernel=kernel)
         self.ls1 = LayerScale(dim, init_values) if init_values else nn.Identity()
@@ -60,33 +79,82 @@ class Block(nn.Module):
         self.mlp = build_ffn(ffn_layer, dim, hidden_dim=int(dim * mlp_ratio), act_layer=act_layer, bias=ffn_bias)
         self.ls2 = LayerScale(dim, init_values) if init_values else nn.Identity()
 
-    def attention_branch(self, x: Tensor) -> Tensor:
-        """What attention adds.  [B, N, D] -> [B, N, D]"""
-        update: Tensor = self.ls1(self.attn(self.norm1(x)))
-        return update
-
-    def ffn_branch(self, x: Tensor) -> Tensor:
-        """What the feed-forward adds.  [B, N, D] -> [B, N, D]"""
-        update: Tensor = self.ls2(self.mlp(self.norm2(x)))
-        return update
-
-    def _add(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.training and self.drop_path_rate > 0:
-            return residual_on_a_subset(x, branch, rate=self.drop_path_rate)
-        return x + branch(x)
-
     @overload
-    def forward(self, x: Tensor) -> Tensor: ...
+    def forward(self, x: Tensor, groups: Groups | None = None) -> Tensor: ...
 
     @overload
     def forward(self, x: list[Tensor]) -> list[Tensor]: ...
 
-    def forward(self, x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-        """[B, N, D] -> [B, N, D]; a list keeps its order, and every tensor of it drops pictures of its own.
+    def forward(self, x: Tensor | list[Tensor], groups: Groups | None = None) -> Tensor | list[Tensor]:
+        """[T, D] with its groups -> [T, D]; [B, N, D] -> [B, N, D]; a list of such keeps its order.
 
-        A list goes through attention as a whole and then through the feed-forward: a block is entered once a step.
+        Pictures of all sizes pass every matrix and norm together; each size drops pictures of its own.
         """
-        inputs = [x] if isinstance(x, Tensor) else x
-        attended = [self._add(tokens, self.attention_branch) for tokens in inputs]
-        outputs = [self._add(tokens, self.ffn_branch) for tokens in attended]
+        if groups is not None and isinstance(x, Tensor):
+            return self._packed(x, groups)
+        tokens, groups = pack([x] if isinstance(x, Tensor) else x)
+        outputs = unpack(self._packed(tokens, groups), groups)
         return outputs[0] if isinstance(x, Tensor) else outputs
+
+    def _packed(self, tokens: Tensor, groups: Groups) -> Tensor:
+        kept = None
+        if self.training and self.drop_path_rate > 0:
+            first, second = (draw_kept(groups, rate=self.drop_path_rate, device=tokens.device) for _ in range(2))
+            kept = first, second
+        compute = self.compute or self.deterministic
+        if self.checkpointing == "full":
+            return self._again(compute, tokens, groups, kept)
+        return compute(tokens, groups, kept)
+
+    def deterministic(self, x: Tensor, groups: Groups, kept: tuple[Kept, Kept] | None) -> Tensor:
+        """Both branches; of the pictures in `kept` alone, where it is given.  [T, D] -> [T, D]"""
+        if kept is None:
+            x = x + self.attention_branch(x, groups)
+            return x + self.ffn_branch(x)
+        part, part_groups = take(x, groups, kept[0])
+        x = add_back(x, groups, kept[0], update=self.attention_branch(part, part_groups))
+        part, _ = take(x, groups, kept[1])
+        return add_back(x, groups, kept[1], update=self.ffn_branch(part))
+
+    def attention_branch(self, x: Tensor, groups: Groups) -> Tensor:
+        """What attention adds.  [T, D] -> [T, D]"""
+        qkv = self._maybe_again(lambda tokens: self.attn.qkv(self.norm1(tokens)), x)
+        update: Tensor = self.ls1(self.attn.mix(qkv, groups))
+        return update
+
+    def ffn_branch(self, x: Tensor) -> Tensor:
+        """What the feed-forward adds.  [T, D] -> [T, D]"""
+        hidden = self._maybe_again(lambda tokens: self.mlp.expand(self.norm2(tokens)), x)
+        update: Tensor = self.ls2(self._maybe_again(self.mlp.contract, hidden))
+        return update
+
+    def _maybe_again(self, work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """What ends in a matrix product: that is not made again, for its result is not kept for the backward pass."""
+        return self._again(work, x) if self.checkpointing == "selective" else work(x)
+
+    @staticmethod
+    def _again(work: Callable[..., Tensor], *given: Any) -> Tensor:
+        result: Tensor = checkpoint(work, *given, use_reentrant=False, preserve_rng_state=False)
+        return result
+
+
+def use_checkpointing(module: nn.Module, how: Checkpointing) -> None:
+    """Tell every block below `module` what its backward pass computes again."""
+    for block in module.modules():
+        if isinstance(block, Block):
+            block.checkpointing = how
+
+
+def compile_blocks(module: nn.Module) -> None:
+    """Every block below `module` computes in a form that torch compiles when it first runs, for the shapes it then has.
+
+    One form serves all blocks of equal shape and drop-path rate. A compiled block chooses by itself what its backward
+    pass computes again, so "selective" checkpointing changes nothing in it.
+    """
+    blocks = [block for block in module.modules() if isinstance(block, Block)]
+    # A form per drop-path rate, with and without gradients; beyond the limit torch would go on without compiling.
+    torch.compiler.config.recompile_limit = max(torch.compiler.config.recompile_limit, 2 * len(blocks) + FEW_SHAPES)
+    for block in blocks:
+        if block.checkpointing == "selective":
+            block.checkpointing = "none"
+        block.compute = torch.compile(block.deterministic, fullgraph=True, dynamic=False)

@@ -1,12 +1,14 @@
 """Projection of a token to prototype logits.
 
-In: tokens [M, D]. Out: logits [M, K], the scaled cosine of each token's bottleneck with every prototype.
+In: tokens [M, D]. Out: logits [M, K], the scaled cosine of each token's bottleneck with every prototype; or what they
+are the product of, for losses that never have all logits at once.
 
 Legend: M tokens, D width, b bottleneck, K prototypes.
 """
 
 import math
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,13 @@ from torch.nn.functional import linear, normalize
 
 FP16_EPS = 1e-6  # 1e-12 is zero in fp16
 EPS = 1e-12
+
+
+class Projection(NamedTuple):
+    """A head's output before its last product: logits are `features @ prototypes.T`, in the format of both."""
+
+    features: Tensor  # [M, b], rows of length 1
+    prototypes: Tensor  # [K, b], rows of length `weight_g`
 
 
 class WeightNormLinear(nn.Module):
@@ -66,12 +75,27 @@ class DINOHead(nn.Module):
                     nn.init.zeros_(module.bias)
         self.last_layer = WeightNormLinear(bottleneck_dim, out_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[M, D] -> [M, K], each logit within plus or minus its `weight_g`"""
+    def forward(self, x: Tensor, *, as_projection: bool = False) -> Tensor | Projection:
+        """[M, D] -> [M, K], each logit within plus or minus its `weight_g`; or its factors [M, b] and [K, b]
+
+        The factors come from here and from no other method, for whatever gathers or casts parameters does so around a
+        module's forward pass.
+        """
         bottleneck = self.mlp(x)  # [M, b]
         eps = FP16_EPS if bottleneck.dtype == torch.float16 else EPS
-        logits: Tensor = self.last_layer(normalize(bottleneck.float(), dim=-1, eps=eps))
-        return logits
+        unit = normalize(bottleneck.float(), dim=-1, eps=eps)
+        if not as_projection:
+            logits: Tensor = self.last_layer(unit)
+            return logits
+        prototypes = self.last_layer.weight()
+        dtype = _product_format(prototypes)
+        return Projection(unit.to(dtype), prototypes.to(dtype))
+
+
+def _product_format(weight: Tensor) -> torch.dtype:
+    """The number format in which a linear map with this weight computes here."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def _build_mlp(widths: list[int], *, use_bn: bool, bias: bool) -> nn.Module:

@@ -1,6 +1,6 @@
 """A learnt factor per channel at the end of a residual branch (LayerScale, arXiv 2103.17239).
 
-In: tokens [B, N, D]. Out: tokens [B, N, D].
+In: tokens [..., D]. Out: tokens [..., D].
 """
 
 import torch
@@ -15,5 +15,5 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), float(init_values)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]"""
+        """[..., D] -> [..., D]"""
         return x * self.gamma

@@ -1,6 +1,6 @@
 """The feed-forward branch of a block: two matrices with a GELU between them.
 
-In: tokens [B, N, D]. Out: tokens [B, N, D].
+In: tokens [..., D]. Out: tokens [..., D].
 """
 
 from collections.abc import Callable
@@ -25,6 +25,27 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_features, in_features, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]"""
-        y: Tensor = self.fc2(self.act(self.fc1(x)))
+        """[..., D] -> [..., D]"""
+        return self.contract(self.expand(x))
+
+    def expand(self, x: Tensor) -> Tensor:
+        """The first matrix: what the rest is computed from.  [..., D] -> [..., hidden]"""
+        hidden: Tensor = self.fc1(x)
+        return hidden
+
+    def contract(self, hidden: Tensor) -> Tensor:
+        """All behind it.  [..., hidden] -> [..., D]"""
+        y: Tensor = self.fc2(self.act(hidden))
         return y
+
+
+class NoFfn(nn.Identity):
+    """No feed-forward: the branch gives the normed tokens themselves."""
+
+    def expand(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]"""
+        return x
+
+    def contract(self, hidden: Tensor) -> Tensor:
+        """[..., D] -> [..., D]"""
+        return hidden

@@ -1,6 +1,6 @@
 """The gated feed-forward branch of the giant model (SwiGLU, arXiv 2002.05202).
 
-In: tokens [B, N, D]. Out: tokens [B, N, D].
+In: tokens [..., D]. Out: tokens [..., D].
 """
 
 from torch import Tensor, nn
@@ -22,7 +22,16 @@ class SwiGLUFFN(nn.Module):
         self.w3 = nn.Linear(width, in_features, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, N, D]"""
-        gate, value = self.w12(x).chunk(2, dim=-1)
+        """[..., D] -> [..., D]"""
+        return self.contract(self.expand(x))
+
+    def expand(self, x: Tensor) -> Tensor:
+        """The first matrix: what the rest is computed from.  [..., D] -> [..., 2 width]"""
+        both: Tensor = self.w12(x)
+        return both
+
+    def contract(self, hidden: Tensor) -> Tensor:
+        """All behind it.  [..., 2 width] -> [..., D]"""
+        gate, value = hidden.chunk(2, dim=-1)
         y: Tensor = self.w3(silu(gate) * value)
         return y

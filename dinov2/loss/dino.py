@@ -47,7 +47,7 @@ class DINOLoss(AssigningLoss):
 
     def sinkhorn_knopp_teacher(self, teacher_output: Tensor, teacher_temp: float, *, n_iterations: int = 3) -> Tensor:
         """Balanced assignments over the samples of all processes.  [M, K] -> [M, K]"""
-        return self.balanced(teacher_output, teacher_temp, n_iterations=n_iterations)
+        return self.balanced(teacher_output, teacher_temp, n_iterations=n_iterations).dense()
 
     def forward(
         self, student_output_list: Sequence[Tensor], teacher_out_softmaxed_centered_list: Sequence[Tensor]

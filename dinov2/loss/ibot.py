@@ -14,8 +14,12 @@ from dinov2.loss.dino import cross_entropy
 
 def masks_weights(masks: Tensor) -> Tensor:
     """One over the number of masked patches of its picture, for every masked patch.  bool [B, N] -> [M]"""
-    per_picture = 1.0 / masks.sum(dim=-1).clamp(min=1).float()
-    return per_picture.unsqueeze(-1).expand_as(masks)[masks]
+    return per_patch(masks).unsqueeze(-1).expand_as(masks)[masks]
+
+
+def per_patch(masks: Tensor) -> Tensor:
+    """One over the number of masked patches of every picture, 1 where there are none.  bool [B, N] -> [B]"""
+    return 1.0 / masks.sum(dim=-1).clamp(min=1).float()
 
 
 def ibot_loss(
@@ -62,7 +66,7 @@ class iBOTPatchLoss(AssigningLoss):
         The public code needs `n_masked_patches_tensor`; here it is accepted and not used, because the count cancels.
         """
         del n_masked_patches_tensor
-        return self.balanced(teacher_output, teacher_temp, n_iterations=n_iterations)
+        return self.balanced(teacher_output, teacher_temp, n_iterations=n_iterations).dense()
 
     def forward(
         self, student_patch_tokens: Tensor, teacher_patch_tokens: Tensor, *, student_masks_flat: Tensor

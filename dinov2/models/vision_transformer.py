@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dinov2.layers import Block, PatchEmbed, choose_attention
 from dinov2.layers.block import LAYER_NORM_EPS
+from dinov2.layers.packing import pack, unpack
 from dinov2.models.position_table import resample_position_table
 
 log = logging.getLogger(__name__)
@@ -159,13 +160,16 @@ class DinoVisionTransformer(nn.Module):
         return self._features(x, masks if masks is not None else [None] * len(x))
 
     def _features(self, pictures: list[Tensor], masks: Sequence[Tensor | None]) -> list[Features]:
-        tokens = [self.prepare_tokens_with_masks(x, mask) for x, mask in zip(pictures, masks, strict=True)]
+        """Crops of all sizes in one pass, packed (`dinov2.layers.packing`)."""
+        tokens, groups = pack(
+            [self.prepare_tokens_with_masks(x, mask) for x, mask in zip(pictures, masks, strict=True)]
+        )  # [T, D]
         for block in self.blocks:
-            tokens = block(tokens)
-        return [self._named(prenorm, mask) for prenorm, mask in zip(tokens, masks, strict=True)]
+            tokens = block(tokens, groups)
+        sizes = zip(unpack(tokens, groups), unpack(self.norm(tokens), groups), masks, strict=True)
+        return [self._named(prenorm, normed, mask) for prenorm, normed, mask in sizes]
 
-    def _named(self, prenorm: Tensor, masks: Tensor | None) -> Features:
-        normed = self.norm(prenorm)
+    def _named(self, prenorm: Tensor, normed: Tensor, masks: Tensor | None) -> Features:
         first_patch = 1 + self.num_register_tokens
         return {
             "x_norm_clstoken": normed[:, 0],

@@ -1,26 +1,34 @@
 """What is minimised: `Views` and `Networks` in, `Losses` out.
 
-Legend: B pictures, G = 2 global and L local crops, N patches of a global crop, M masked patches, D width, K prototypes.
-Crops are crop-major; the first B rows of a global tensor are crop 0 of every picture.
+No table of the student's logits is ever there: a head stops before its last product, and `dinov2.loss.prototypes` takes
+it a chunk of rows at a time. The teacher's logits are there once, in the format in which its heads compute.
+
+Legend: B pictures, G = 2 global and L local crops, N patches of a global crop, M masked patches, D width, K prototypes,
+b bottleneck. Crops are crop-major; the first B rows of a global tensor are crop 0 of every picture.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dinov2.batch import NUM_GLOBAL_CROPS, Views
 from dinov2.config import schema
-from dinov2.loss import DINOLoss, Reductions, iBOTPatchLoss, koleo_loss
-from dinov2.loss.ibot import masks_weights
+from dinov2.layers.dino_head import Projection
+from dinov2.loss import Assignment, DINOLoss, Reductions, iBOTPatchLoss, koleo_loss, prototype_cross_entropy
+from dinov2.loss.ibot import per_patch
 from dinov2.models.vision_transformer import Features
 from dinov2.ssl.networks import Networks
 
 Formats = Callable[[str, str], AbstractContextManager[None]]
 """The number format in which a part computes: ("student", "backbone") -> the context of its forward pass."""
+
+Out = TypeVar("Out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,23 +59,17 @@ class _Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Logits:
-    cls: tuple[Tensor | None, ...]  # one per size of crops, [crops, K]
-    patches: Tensor | None  # [M, K]
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Targets:
-    cls: Tensor | None  # [G*B, K], crop-major
-    patches: Tensor | None  # [M, K]
+    cls: Assignment | None  # of [G*B, K], crop-major
+    patches: Assignment | None  # of [M, K]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Outputs:
     global_tokens: Tensor  # [G*B, D] before the head
-    global_logits: Tensor | None  # [G*B, K]
-    local_logits: Tensor | None  # [L*B, K]
-    patch_logits: Tensor | None  # [M, K]
+    global_cls: Projection | None  # of [G*B, b]
+    local_cls: Projection | None  # of [L*B, b]
+    patches: Projection | None  # of [M, b]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +87,13 @@ class Objective:
     ibot_weight: float
     sinkhorn: bool
     koleo_reductions: Reductions | None = None  # where neighbours are sought among all processes
+    compiled: bool = False  # what is done to a chunk of logits, through torch.compile
 
     def __call__(self, networks: Networks, views: Views, *, teacher_temperature: float, formats: Formats) -> Losses:
         """Losses of one batch; updates the centres of `networks` where centering is used."""
-        masked = _find_masked(views.masks) if self.ibot_weight > 0 else None
+        masked = _find_masked(views) if self.ibot_weight > 0 else None
         with torch.no_grad():
-            logits = self._teacher(networks, views, masked, formats=formats)
-            targets = self._targets(networks, logits, temperature=teacher_temperature)
+            targets = self._teacher(networks, views, masked, temperature=teacher_temperature, formats=formats)
         outputs = self._student(networks, views, masked, formats=formats)
         parts: list[_Part] = []
         if targets.cls is not None:
@@ -105,21 +107,24 @@ class Objective:
             terms={name: term for part in parts for name, term in part.terms.items()},
             cross_entropies={name: value for part in parts for name, value in part.cross_entropies.items()},
             counted={name: value for part in parts for name, value in part.counted.items()},
-            teacher_entropy=None if targets.cls is None else torch.special.entr(targets.cls).sum(dim=1).mean(),
-            teacher_marginal=None if targets.cls is None else targets.cls.mean(dim=0),
+            teacher_entropy=None if targets.cls is None else targets.cls.mean_entropy(),
+            teacher_marginal=None if targets.cls is None else targets.cls.mean(),
         )
 
-    def _dino(self, networks: Networks, targets: Tensor, outputs: _Outputs, *, num_pictures: int) -> _Part:
+    def _dino(self, networks: Networks, targets: Assignment, outputs: _Outputs, *, num_pictures: int) -> _Part:
         """Every student crop against every teacher crop but the same; mean over pairs with the public normaliser."""
-        assert outputs.global_logits is not None
-        num_local = 0 if outputs.local_logits is None else outputs.local_logits.shape[0] // num_pictures
+        assert outputs.global_cls is not None
+        compare = partial(self._compare, assignment=targets, temperature=networks.dino_loss.student_temp)
+        num_local = 0 if outputs.local_cls is None else len(outputs.local_cls.features) // num_pictures
         num_pairs = NUM_GLOBAL_CROPS * (num_local + 1)
-        swapped = targets.roll(num_pictures, dims=0)  # the teacher's other crop of the same picture
-        on_global = networks.dino_loss([outputs.global_logits], [swapped])
+        crops = torch.arange(len(targets), device=outputs.global_tokens.device)
+        other = crops.roll(num_pictures).unsqueeze(1)  # the teacher's other crop of the same picture
+        on_global = compare(outputs.global_cls, targets=other, weight=1 / len(targets))
         entropies = {"dino_global": on_global}
         terms = {"dino_global_crops_loss": on_global * NUM_GLOBAL_CROPS / num_pairs}
-        if outputs.local_logits is not None:
-            on_local = networks.dino_loss(outputs.local_logits.chunk(num_local), targets.chunk(NUM_GLOBAL_CROPS))
+        if outputs.local_cls is not None:
+            both = crops.view(NUM_GLOBAL_CROPS, num_pictures).T.repeat(num_local, 1)  # all crops of the same picture
+            on_local = compare(outputs.local_cls, targets=both, weight=1 / num_pictures)
             entropies["dino_local"] = on_local / (NUM_GLOBAL_CROPS * num_local)
             terms["dino_local_crops_loss"] = on_local / num_pairs
         total = self.dino_weight * torch.stack(list(terms.values())).sum()
@@ -137,10 +142,13 @@ class Objective:
         self, networks: Networks, targets: _Targets, outputs: _Outputs, *, masks: Tensor, weight: Tensor
     ) -> _Part:
         """Masked patches against the teacher's view of them: mean within a crop, then over all crops of the batch."""
-        assert outputs.patch_logits is not None
+        assert outputs.patches is not None
         assert targets.patches is not None
-        loss = networks.ibot_patch_loss.forward_masked(
-            outputs.patch_logits, targets.patches, student_masks_flat=masks, masks_weight=weight
+        loss = self._compare(
+            outputs.patches,
+            assignment=targets.patches,
+            temperature=networks.ibot_patch_loss.student_temp,
+            weight=weight / len(masks),
         )
         return _Part(
             total=self.ibot_weight * loss,
@@ -149,30 +157,47 @@ class Objective:
             counted={"ibot": masks.any(dim=1).float().mean()},
         )
 
-    def _teacher(self, networks: Networks, views: Views, masked: _Masked | None, *, formats: Formats) -> _Logits:
-        """What the teacher's heads say of the global crops."""
-        if self.dino_weight == 0 and masked is None:
-            return _Logits(cls=(None,), patches=None)
-        with formats("teacher", "backbone"):
-            features = networks.teacher["backbone"](views.global_crops, is_training=True)
-        cls_tokens = features["x_norm_clstoken"] if self.dino_weight > 0 else None  # [G*B, D]
-        patches = None if masked is None else _masked_patches(features, masked)
-        return _through_heads(networks, "teacher", cls_tokens=(cls_tokens,), patches=patches, formats=formats)
-
-    def _targets(self, networks: Networks, logits: _Logits, *, temperature: float) -> _Targets:
-        (cls,) = logits.cls
-        return _Targets(
-            cls=None if cls is None else self._assigned(networks.dino_loss, cls, temperature=temperature),
-            patches=None
-            if logits.patches is None
-            else self._assigned(networks.ibot_patch_loss, logits.patches, temperature=temperature),
+    def _compare(
+        self,
+        projection: Projection,
+        *,
+        assignment: Assignment,
+        temperature: float,
+        weight: Tensor | float,
+        targets: Tensor | None = None,
+    ) -> Tensor:
+        """Weighted sum of cross-entropies over the rows of a projection."""
+        if not isinstance(weight, Tensor):
+            weight = projection.features.new_full((len(projection.features),), weight, dtype=torch.float32)
+        return prototype_cross_entropy(
+            *projection, assignment, weights=weight, temperature=temperature, targets=targets, compiled=self.compiled
         )
 
-    def _assigned(self, loss: DINOLoss | iBOTPatchLoss, logits: Tensor, *, temperature: float) -> Tensor:
+    def _teacher(
+        self, networks: Networks, views: Views, masked: _Masked | None, *, temperature: float, formats: Formats
+    ) -> _Targets:
+        """What the teacher's heads assign the global crops to."""
+        if self.dino_weight == 0 and masked is None:
+            return _Targets(cls=None, patches=None)
+        with formats("teacher", "backbone"):
+            features = networks.teacher["backbone"](views.global_crops, is_training=True)
+        tokens = [features["x_norm_clstoken"] if self.dino_weight > 0 else None]  # [G*B, D]
+        patches = None if masked is None else _masked_patches(features, masked)
+        del features  # a table of logits comes next
+        (of_cls,), of_patches = _through_heads(
+            networks, "teacher", take=_logits, cls_tokens=tokens, patches=patches, formats=formats
+        )
+        assigned = partial(self._assigned, temperature=temperature)
+        return _Targets(
+            cls=None if of_cls is None else assigned(networks.dino_loss, of_cls),
+            patches=None if of_patches is None else assigned(networks.ibot_patch_loss, of_patches),
+        )
+
+    def _assigned(self, loss: DINOLoss | iBOTPatchLoss, logits: Tensor, *, temperature: float) -> Assignment:
         """Assignments of the teacher's logits [M, K]; by centering they use the centre from before this batch."""
         if self.sinkhorn:
-            return loss.sinkhorn_knopp_teacher(logits, teacher_temp=temperature)
-        targets = loss.softmax_center_teacher(logits, teacher_temp=temperature)
+            return loss.balanced(logits, temperature, compiled=self.compiled)
+        targets = loss.centred(logits, temperature)
         loss.update_center(logits)
         return targets
 
@@ -185,27 +210,33 @@ class Objective:
         with formats("student", "backbone"):
             on_global, *on_local = networks.student["backbone"](crops, hidden, is_training=True)
         cls_tokens = [on_global["x_norm_clstoken"], *(features["x_norm_clstoken"] for features in on_local)]
-        logits = _through_heads(
+        (global_cls, *local_cls), of_patches = _through_heads(
             networks,
             "student",
+            take=_projections,
             cls_tokens=[tokens if self.dino_weight > 0 else None for tokens in cls_tokens],
             patches=None if masked is None else _masked_patches(on_global, masked),
             formats=formats,
         )
         return _Outputs(
             global_tokens=on_global["x_norm_clstoken"],
-            global_logits=logits.cls[0],
-            local_logits=logits.cls[1] if with_local else None,
-            patch_logits=logits.patches,
+            global_cls=global_cls,
+            local_cls=local_cls[0] if with_local else None,
+            patches=of_patches,
         )
 
 
 def build_objective(
-    *, dino: schema.Dino, ibot: schema.Ibot, centering: str, reductions: Reductions | None = None
+    *,
+    dino: schema.Dino,
+    ibot: schema.Ibot,
+    centering: str,
+    reductions: Reductions | None = None,
+    compiled: bool = False,
 ) -> Objective:
     """The objective that the `dino` and `ibot` sections and `train.centering` describe.
 
-    `reductions` are over all processes; None for one process.
+    `reductions` are over all processes; None for one process. `compiled`: see `Objective`.
     """
     return Objective(
         dino_weight=dino.loss_weight,
@@ -213,6 +244,7 @@ def build_objective(
         ibot_weight=ibot.loss_weight,
         sinkhorn=centering == "sinkhorn_knopp",
         koleo_reductions=reductions if dino.koleo_over_all_processes else None,
+        compiled=compiled,
     )
 
 
@@ -221,9 +253,10 @@ def uniform_value(num_prototypes: int) -> float:
     return math.log(num_prototypes)
 
 
-def _find_masked(masks: Tensor) -> _Masked:
-    """Where the masked patches are.  bool [G*B, N] -> M indices, crop by crop."""
-    return _Masked(index=masks.flatten().nonzero().squeeze(1), weight=masks_weights(masks))
+def _find_masked(views: Views) -> _Masked:
+    """Where the masked patches are, and what each weighs; M indices, crop by crop."""
+    index = views.hidden_patches()
+    return _Masked(index=index, weight=per_patch(views.masks).index_select(0, index // views.masks.shape[1]))
 
 
 def _masked_patches(features: Features, masked: _Masked) -> Tensor:
@@ -232,19 +265,35 @@ def _masked_patches(features: Features, masked: _Masked) -> Tensor:
     return patches.flatten(0, 1).index_select(0, masked.index)
 
 
+def _logits(head: nn.Module, tokens: Sequence[Tensor]) -> list[Tensor]:
+    """Logits of several groups of tokens, in one pass.  [M, D] each -> [M, K] each"""
+    return list(head(torch.cat(list(tokens))).split([len(group) for group in tokens]))
+
+
+def _projections(head: nn.Module, tokens: Sequence[Tensor]) -> list[Projection]:
+    """Projections of several groups of tokens, in one pass; the prototypes are the same tensor.  [M, D] each"""
+    features, prototypes = head(torch.cat(list(tokens)), as_projection=True)
+    return [Projection(rows, prototypes) for rows in features.split([len(group) for group in tokens])]
+
+
 def _through_heads(
-    networks: Networks, side: str, *, cls_tokens: Sequence[Tensor | None], patches: Tensor | None, formats: Formats
-) -> _Logits:
+    networks: Networks,
+    side: str,
+    *,
+    take: Callable[[nn.Module, Sequence[Tensor]], Sequence[Out]],
+    cls_tokens: Sequence[Tensor | None],
+    patches: Tensor | None,
+    formats: Formats,
+) -> tuple[list[Out | None], Out | None]:
     """Tokens through their heads; all tokens of one head go through it in one pass, without padding rows."""
     by_head: dict[str, list[Tensor]] = {"dino_head": [tokens for tokens in cls_tokens if tokens is not None]}
     if patches is not None:
         by_head.setdefault(networks.patch_head, []).append(patches)
-    logits: list[Tensor] = []
+    outs: list[Out] = []
     for name, tokens in by_head.items():
         if tokens:
             with formats(side, name):
-                out = networks.parts(side)[name](torch.cat(tokens))
-            logits += out.split([t.shape[0] for t in tokens])
-    patch_logits = logits.pop() if patches is not None else None
-    rest = iter(logits)
-    return _Logits(cls=tuple(None if tokens is None else next(rest) for tokens in cls_tokens), patches=patch_logits)
+                outs += take(networks.parts(side)[name], tokens)
+    of_patches = outs.pop() if patches is not None else None
+    rest = iter(outs)
+    return [None if tokens is None else next(rest) for tokens in cls_tokens], of_patches

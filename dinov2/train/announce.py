@@ -19,6 +19,12 @@ def announce(this: Run) -> Iterator[Message]:
         f"backbone, {heads / 1e6:.1f} M in the heads; {this.world.size} process(es) on {this.world.device.type}, "
         f"{precision.name} ({precision.reason})"
     )
+    form = this.tools.form
+    yield Message(
+        text=f"blocks {'compiled' if form.compiled else 'not compiled'} ({form.reason}); "
+        f"activation checkpointing {form.checkpointing}"
+        + ("; the first two steps take minutes" if form.compiled else "")
+    )
     if this.world.size > 1:
         strategies = {name: layout.strategy for (side, name), layout in precision.layouts.items() if side == "student"}
         yield Message(text="over the processes: " + ", ".join(f"{name} {how}" for name, how in strategies.items()))

@@ -27,6 +27,7 @@ from dinov2.models.weights import Weights, load_part, read_weights
 from dinov2.optim import build_adamw, build_param_groups
 from dinov2.ssl import Networks, build_networks, build_objective
 from dinov2.ssl.precision import Precision, choose_precision
+from dinov2.train.form import apply_form, choose_form
 from dinov2.train.step import StepTools
 
 NO_HEAD = "none"  # value of init_from.*_head that leaves a head as initialised, whatever the weights hold
@@ -52,6 +53,8 @@ def build_tools(config: Config, *, world: World) -> StepTools:
         device=world.device,
         sharded=sharded,
     )
+    form = choose_form(config.runtime, device=world.device)
+    apply_form(networks, form, runtime=config.runtime)
     if sharded:
         _shard(networks, precision, meshes=Meshes(world, shard_group_size=config.runtime.shard_group_size))
     networks.train()
@@ -66,9 +69,14 @@ def build_tools(config: Config, *, world: World) -> StepTools:
         optimizer=build_adamw(groups, betas=(config.optim.adamw_beta1, config.optim.adamw_beta2)),
         scaler=torch.amp.GradScaler(world.device.type, enabled=with_scaler),
         objective=build_objective(
-            dino=config.dino, ibot=config.ibot, centering=config.train.centering, reductions=reductions
+            dino=config.dino,
+            ibot=config.ibot,
+            centering=config.train.centering,
+            reductions=reductions,
+            compiled=form.compiled,
         ),
         precision=precision,
+        form=form,
         world=world,
         clip_grad=config.optim.clip_grad,
     )

@@ -27,6 +27,7 @@ from dinov2.train.agreement import Agreed, agree_between_steps
 from dinov2.train.announce import announce
 from dinov2.train.build import start_weights
 from dinov2.train.events import Ended, Event, Exported, Message, Saved
+from dinov2.train.garbage import collector_between_steps
 from dinov2.train.nonfinite import count, stop_over
 from dinov2.train.records import open_records, score_of
 from dinov2.train.resume import compare_configs
@@ -102,7 +103,11 @@ def _fill_in(this: Run, checkpoint: Path | None) -> Iterator[Message]:
 def _train(this: Run, *, stop: StopRequest) -> Iterator[Event]:
     total, config = this.schedule.total_steps, this.config
     agreed = Agreed()
-    with open_records(this) as records, closing(micro_batches(this)) as batches:
+    with (
+        open_records(this) as records,
+        closing(micro_batches(this)) as batches,
+        collector_between_steps(config.runtime.garbage_collection_steps) as collect,
+    ):
         if from_main(this.step == total and not (this.folder.exports / str(total)).is_dir(), world=this.world):
             yield from _export(this)  # an earlier process ended between the last checkpoint and the export
         while this.step < total and not agreed.stop:
@@ -122,6 +127,7 @@ def _train(this: Run, *, stop: StopRequest) -> Iterator[Event]:
             every = config.evaluation.eval_period_iterations
             if this.step == total or (every and this.step % every == 0):
                 yield from _export(this)
+            collect(this.step)
     this.pulse.at("checkpoint", step=this.step)
     this.store.wait()
     yield from (Saved(step=int(path.name), path=path) for path in this.store.finished())

@@ -14,6 +14,8 @@ from dinov2.checkpoint.store import CheckpointStore, read_facts
 from dinov2.config.lengths import pictures_per_process
 from dinov2.config.schema import Config
 from dinov2.data.board import WorkerBoard
+from dinov2.data.cache_place import open_cache
+from dinov2.data.film_cache import FilmCache
 from dinov2.data.loader import load_batches
 from dinov2.data.pace import Pace
 from dinov2.data.unreadable import UnreadableCounter
@@ -42,6 +44,7 @@ class Run:
     unreadable: UnreadableCounter
     board: WorkerBoard
     pulse: Pulse
+    cache: FilmCache | None = None  # decoded films
     step: int = 0  # steps done, skipped ones included
     position: int = 0  # pictures taken from the sample stream by all ranks
     num_nonfinite: int = 0  # steps skipped for a loss or gradient that is not finite
@@ -95,6 +98,7 @@ def build_run(
         unreadable=UnreadableCounter(len(pictures), max_share=config.data.max_unreadable_share, warns=world.is_main),
         board=board,
         pulse=pulse,
+        cache=open_cache(pictures, place=config.data.cache, limit_gib=config.data.cache_gib),
     )
 
 
@@ -145,4 +149,5 @@ def micro_batches(this: Run) -> Generator[Batch]:
         prefetch_batches=config.data.prefetch_batches,
         pin_memory=this.world.device.type == "cuda",
         board=this.board,
+        cache=this.cache,
     )

@@ -1,11 +1,12 @@
 """One optimisation step: micro-batches in, new weights and what happened out.
 
-Order: forward and backward of every micro-batch (gradients come out averaged over all processes), a look at what is
-not finite, clipping per sub-module, AdamW, teacher average. A step with a loss or gradient that is not finite anywhere
-is skipped everywhere: weights, optimiser, teacher and centres are as before.
+Order: forward and backward of every micro-batch (gradients come out averaged over all processes), clipping per
+sub-module, AdamW, teacher average. All of it is queued on the device without waiting for a result; then one look tells
+what became of it. A step with a loss or gradient that is not finite anywhere is skipped everywhere, on the device:
+weights, optimiser, teacher and centres are as before.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from dinov2.batch import Views
-from dinov2.distributed import World, agree, gather_values, let_go, sum_over_ranks
+from dinov2.distributed import World, gather_values, let_go, max_over_ranks, sum_over_ranks
 from dinov2.optim import StepPlan, apply_plan, clip_gradients, update_teacher
 from dinov2.ssl import Losses, Networks, Objective
 from dinov2.ssl.precision import Precision
+from dinov2.train.form import Form
 
 SMALLEST_SCALE = 1.0  # an overflow at this loss scale or below is no matter of the scale
 
@@ -30,6 +32,7 @@ class StepTools:
     scaler: torch.amp.GradScaler
     objective: Objective
     precision: Precision
+    form: Form
     world: World
     clip_grad: float
 
@@ -51,7 +54,7 @@ class StepResult:
     values: dict[str, Tensor]  # scalars of this rank, means over its micro-batches
     counted: dict[str, Tensor]  # share of crops behind each cross-entropy of `values`, likewise
     marginal: Tensor | None  # [K] mean assignment of the teacher, likewise
-    grad_norms: dict[str, Tensor]  # per sub-module, before clipping, over all ranks; empty where a loss is not finite
+    grad_norms: dict[str, Tensor]  # per sub-module, before clipping, over all ranks
     overflow: bool  # the loss scale was too large: the step was skipped, which is usual now and then
     findings: tuple[Finding, ...]  # of all ranks; not empty: the step was skipped
 
@@ -59,6 +62,15 @@ class StepResult:
     def skipped(self) -> bool:
         """Whether everything was left as before."""
         return self.overflow or bool(self.findings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Queued:
+    """A step on its way through the device."""
+
+    collected: list[Losses]
+    norms: dict[str, Tensor]
+    verdict: Tensor  # [3]: 1 where a loss is not finite, 1 where a gradient is not, the loss scale that was used
 
 
 def train_step(
@@ -70,7 +82,19 @@ def train_step(
     at: Callable[[str], None] | None = None,
 ) -> StepResult:
     """One step over `num_micro_batches` micro-batches; `at` hears of every phase as it begins."""
-    enter = at or _unheard
+    return _judged(
+        tools, _queue(tools, micro_batches, plan=plan, num_micro_batches=num_micro_batches, enter=at or _unheard)
+    )
+
+
+def _queue(
+    tools: StepTools,
+    micro_batches: Iterable[Views],
+    *,
+    plan: StepPlan,
+    num_micro_batches: int,
+    enter: Callable[[str], None],
+) -> _Queued:
     apply_plan(tools.optimizer.param_groups, plan)
     tools.optimizer.zero_grad(set_to_none=True)
     centers = [center.clone() for center in tools.networks.centers()]
@@ -84,38 +108,48 @@ def train_step(
         torch.autograd.backward(tools.scaler.scale(losses.total / num_micro_batches))
         collected.append(_detached(losses))
     enter("update")
-    findings = _in_losses(collected, world=tools.world)
-    norms: dict[str, Tensor] = {}
-    overflow = False
-    if not findings:
-        norms, overflow, findings = _update(tools, plan=plan)
-    if findings or overflow:
-        for center, before in zip(tools.networks.centers(), centers, strict=True):
-            center.copy_(before)
-    return _result(collected, norms=norms, overflow=overflow, findings=findings)
+    norms, verdict = _update(tools, collected, plan=plan)
+    failed = verdict[:2].any()
+    for center, before in zip(tools.networks.centers(), centers, strict=True):
+        center.copy_(torch.where(failed, before, center))
+    return _Queued(collected=collected, norms=norms, verdict=verdict)
 
 
 def _unheard(_phase: str) -> None:
     """Nobody asks where the step stands."""
 
 
-def _update(tools: StepTools, *, plan: StepPlan) -> tuple[dict[str, Tensor], bool, tuple[Finding, ...]]:
-    """AdamW and the teacher, if the gradients are finite. -> their norms, an overflow of the loss scale, findings"""
-    student = tools.networks.student
+def _update(tools: StepTools, collected: list[Losses], *, plan: StepPlan) -> tuple[dict[str, Tensor], Tensor]:
+    """AdamW and the teacher, unless something is not finite. -> norms of the gradients, the verdict of `_Queued`"""
+    student, device = tools.networks.student, tools.world.device
+    values = torch.stack([value.float() for losses in collected for value in scalars(losses).values()])
+    bad_loss = max_over_ranks((~values.isfinite()).any().float(), world=tools.world)
+    scale = tools.scaler.scale(torch.ones((), device=device))
     tools.scaler.unscale_(tools.optimizer)
-    norms = clip_gradients(student, max_norm=tools.clip_grad)
-    finite = bool(torch.stack(list(norms.values())).isfinite().all())  # the same on every rank
-    scale = tools.scaler.get_scale()
-    if finite or tools.scaler.is_enabled():
-        tools.scaler.step(tools.optimizer)  # the scaler leaves the weights alone after an overflow
-        tools.scaler.update()
-    if not finite:
-        is_overflow = tools.scaler.is_enabled() and scale > SMALLEST_SCALE
-        return norms, is_overflow, () if is_overflow else _in_gradients(tools)
+    norms = clip_gradients(student, max_norm=tools.clip_grad)  # the same on every rank
+    bad_gradient = (~torch.stack(list(norms.values())).isfinite()).any().float()
+    failed = torch.maximum(bad_loss, bad_gradient)
+    # Fused AdamW leaves weights and moments alone where this is 1; so torch's GradScaler tells it of an overflow too.
+    tools.optimizer.found_inf = failed  # type: ignore[attr-defined]
+    tools.optimizer.step()
+    tools.scaler.update()
     if tools.precision.sharded:
         let_go(tools.networks.teacher)
-    update_teacher(student, tools.networks.teacher, momentum=plan.teacher_momentum)
-    return norms, False, ()
+    update_teacher(student, tools.networks.teacher, share=(1.0 - plan.teacher_momentum) * (1.0 - failed))
+    return norms, torch.stack([bad_loss, bad_gradient, scale])
+
+
+def _judged(tools: StepTools, queued: _Queued) -> StepResult:
+    """What became of a step: the one time in it that anything waits for the device."""
+    bad_loss, bad_gradient, scale = queued.verdict.tolist()
+    findings: tuple[Finding, ...] = ()
+    overflow = False
+    if bad_loss:
+        findings = _in_losses(queued.collected, world=tools.world)
+    elif bad_gradient:
+        overflow = tools.scaler.is_enabled() and scale > SMALLEST_SCALE
+        findings = () if overflow else _in_gradients(tools)
+    return _result(queued.collected, norms=queued.norms, overflow=overflow, findings=findings)
 
 
 def scalars(losses: Losses) -> dict[str, Tensor]:
@@ -128,24 +162,19 @@ def scalars(losses: Losses) -> dict[str, Tensor]:
 
 
 def logged_values(result: StepResult, *, world: World) -> dict[str, float]:
-    """The numbers of a step as they are logged, over all ranks alike; called by every rank."""
+    """The numbers of a step as they are logged, over all ranks alike, in one exchange; called by every rank."""
     norms = {f"grad_norm_{name}": value for name, value in result.grad_norms.items()}
-    means = mean_over_ranks(
-        result.values | norms | {f"{name} counted": share for name, share in result.counted.items()}, world=world
-    )
+    alone = result.values | norms | {f"{name} counted": share for name, share in result.counted.items()}
+    stacked = torch.stack([value.float() for value in alone.values()])
+    marginal = stacked.new_empty(0) if result.marginal is None else result.marginal.float()
+    both = sum_over_ranks(torch.cat([stacked, marginal]), world=world) / world.size
+    entropy = torch.special.entr(both[len(stacked) :]).sum().unsqueeze(0)
+    *numbers, marginal_entropy = torch.cat([both[: len(stacked)], entropy]).tolist()
+    means: dict[str, float] = dict(zip(alone, numbers, strict=True))
     for name in result.counted:
         share = means.pop(f"{name} counted")
         means[f"{name}_cross_entropy"] = means[f"{name}_cross_entropy"] / share if share else float("nan")
-    if result.marginal is not None:
-        marginal = sum_over_ranks(result.marginal, world=world) / world.size
-        means["teacher_marginal_entropy"] = float(torch.special.entr(marginal).sum())
-    return means
-
-
-def mean_over_ranks(values: Mapping[str, Tensor], *, world: World) -> dict[str, float]:
-    """Scalars as Python numbers, averaged over ranks in one exchange."""
-    stacked = torch.stack([value.float() for value in values.values()])
-    return dict(zip(values, (sum_over_ranks(stacked, world=world) / world.size).tolist(), strict=True))
+    return means if result.marginal is None else means | {"teacher_marginal_entropy": marginal_entropy}
 
 
 def _detached(losses: Losses) -> Losses:
@@ -178,15 +207,11 @@ def _mean(collected: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _in_losses(collected: list[Losses], *, world: World) -> tuple[Finding, ...]:
-    """What is not finite among the losses of all ranks; told to all only where there is something to tell."""
-    values = [scalars(losses) for losses in collected]
-    finite = bool(torch.stack([v.float() for one in values for v in one.values()]).isfinite().all())
-    if not agree(not finite, world=world):
-        return ()
+    """What is not finite among the losses of all ranks."""
     mine = [
         Finding(rank=world.rank, micro_batch=i, name=name, value=float(value))
-        for i, one in enumerate(values)
-        for name, value in one.items()
+        for i, losses in enumerate(collected)
+        for name, value in scalars(losses).items()
         if not value.isfinite()
     ]
     return tuple(finding for rank in gather_values(mine, world=world) for finding in rank)

@@ -3,7 +3,6 @@ from torch.nn.functional import normalize
 
 from dinov2.distributed import (
     World,
-    agree,
     agree_on,
     from_main,
     gather_rows,
@@ -26,7 +25,6 @@ def exchange(world: World) -> dict[str, object]:
         "mine": mine.tolist(),
         "sum": total.tolist(),
         "max": largest.tolist(),
-        "agreed": [agree(world.rank == 1, world=world), agree(False, world=world)],
         "numbers": agree_on([world.rank, 5 - world.rank], world=world),
         "values": gather_values({"rank": world.rank}, world=world),
         "main": from_main(f"said by {world.rank}", world=world),
@@ -38,7 +36,6 @@ def test_two_processes_sum_compare_collect_and_agree() -> None:
     assert first["sum"] == second["sum"] == [3.0, -4.0]
     assert first["max"] == second["max"] == [2.0, -2.0]
     assert first["mine"] == [1.0, -2.0], "a reduction must not change its input"
-    assert first["agreed"] == second["agreed"] == [True, False]
     assert first["numbers"] == second["numbers"] == [1, 5]
     assert first["values"] == second["values"] == [{"rank": 0}, {"rank": 1}]
     assert first["main"] == second["main"] == "said by 0"
@@ -89,4 +86,4 @@ def test_one_process_exchanges_nothing() -> None:
     tensor = torch.ones(2)
     assert sum_over_ranks(tensor, world=ALONE) is tensor
     assert gather_rows(tensor, world=ALONE) is tensor
-    assert agree(True, world=ALONE)
+    assert agree_on([3], world=ALONE) == [3]

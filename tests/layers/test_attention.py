@@ -7,6 +7,8 @@ from torch.testing import assert_close
 from dinov2.errors import ConfigError
 from dinov2.layers import Attention, choose_attention
 from dinov2.layers.attention import use_attention
+from dinov2.layers.kernels import first_tokens
+from dinov2.layers.packing import Groups, pack, unpack
 
 CPU = torch.device("cpu")
 
@@ -31,30 +33,65 @@ def test_attention_is_softmax_of_scaled_products_with_rows_of_qkv_in_that_order(
     assert_close(layer(x), plain_attention(layer, x))
 
 
+@pytest.mark.parametrize("groups", [((2, 37),), ((1, 9), (3, 1), (2, 5))])
 @pytest.mark.parametrize("name", ["auto", "explicit"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
-def test_every_kernel_gives_the_values_and_gradients_of_sdpa(name: str, dtype: torch.dtype, tolerance: float) -> None:
+def test_every_kernel_gives_the_values_and_gradients_of_sdpa(
+    name: str, dtype: torch.dtype, tolerance: float, groups: Groups
+) -> None:
     torch.manual_seed(0)
-    given = torch.randn(2, 37, 3, 4, 8, dtype=dtype)
+    given = torch.randn(sum(pictures * length for pictures, length in groups), 3, 4, 8, dtype=dtype)
     results = []
     for kernel in (choose_attention(name, CPU), choose_attention("sdpa", CPU)):
         qkv = given.clone().requires_grad_()
-        attended = kernel(*qkv.unbind(2))
+        attended = kernel(qkv, groups)
         (gradient,) = torch.autograd.grad(attended.float().square().sum(), qkv)
         results.append((attended.float(), gradient.float()))
+        assert torch.equal(qkv, given)
     (ours, our_gradient), (theirs, their_gradient) = results
     assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
     assert_close(our_gradient, their_gradient, atol=5 * tolerance, rtol=5 * tolerance)
 
 
+@pytest.mark.parametrize("name", ["sdpa", "explicit"])
+def test_a_token_attends_to_its_own_picture_alone(name: str) -> None:
+    torch.manual_seed(0)
+    sizes = [torch.randn(2, 5, 3, 2, 4), torch.randn(3, 7, 3, 2, 4)]
+    kernel = choose_attention(name)
+    packed, groups = pack(sizes)
+    together = unpack(kernel(packed, groups), groups)
+    for size, attended in zip(sizes, together, strict=True):
+        for picture, its in zip(size, attended, strict=True):
+            assert_close(its, kernel(picture, ((1, len(picture)),)))
+
+
+def test_the_explicit_kernel_has_the_gradient_of_its_formula() -> None:
+    torch.manual_seed(0)
+    qkv = torch.randn(11, 3, 2, 4, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: choose_attention("explicit")(x, ((2, 4), (1, 3))), qkv)
+
+
+def test_pictures_begin_where_the_ones_before_end() -> None:
+    assert first_tokens(((2, 5), (3, 2)), device=CPU).tolist() == [0, 5, 10, 12, 14, 16]
+
+
 def test_an_unknown_kernel_is_refused_with_the_names_that_exist() -> None:
-    with pytest.raises(ConfigError, match="'flash'; expected one of auto, sdpa, explicit, xformers"):
+    with pytest.raises(ConfigError, match="'flash'; expected one of auto, sdpa, explicit, xformers, varlen"):
         choose_attention("flash")
 
 
-def test_xformers_on_a_cpu_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"no kernel for the CPU; set runtime\.attention=sdpa"):
-        choose_attention("xformers", CPU)
+@pytest.mark.parametrize("name", ["xformers", "varlen"])
+def test_a_kernel_for_gpus_is_refused_on_a_cpu(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} has no kernel for the CPU; set runtime\.attention=sdpa"):
+        choose_attention(name, CPU)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="varlen needs a GPU")
+def test_varlen_and_sdpa_give_the_same_tokens() -> None:
+    torch.manual_seed(0)
+    qkv, groups = torch.randn(2 * 50 + 3 * 17, 3, 2, 64, device="cuda", dtype=torch.half), ((2, 50), (3, 17))
+    ours, theirs = (choose_attention(name)(qkv, groups) for name in ("varlen", "sdpa"))
+    assert_close(ours, theirs, atol=2e-3, rtol=2e-3)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("xformers") is not None, reason="xformers is installed here")
@@ -77,13 +114,13 @@ def test_xformers_and_sdpa_give_the_same_tokens() -> None:
 def test_use_attention_changes_the_kernel_of_every_layer_below_a_module() -> None:
     calls = []
 
-    def counted(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        calls.append(queries.shape)
-        return values
+    def counted(qkv: torch.Tensor, groups: Groups) -> torch.Tensor:
+        calls.append((qkv.shape, groups))
+        return qkv[:, 2]
 
     layers = torch.nn.Sequential(Attention(8, 2, kernel=counted), Attention(8, 2, kernel=counted))
     layers(torch.randn(1, 3, 8))
-    assert calls == [(1, 3, 2, 4)] * 2  # [B, N, H, d]
+    assert calls == [((3, 3, 2, 4), ((1, 3),))] * 2  # [T, 3, H, d]
     use_attention(layers, "sdpa")
     layers(torch.randn(1, 3, 8))
     assert len(calls) == 2

@@ -4,6 +4,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from dinov2.layers import DINOHead, WeightNormLinear
+from dinov2.layers.dino_head import Projection
 
 
 def test_a_weight_normed_map_equals_torch_s_own_in_value_and_gradient() -> None:
@@ -66,3 +67,24 @@ def test_the_head_starts_as_the_public_one_does() -> None:
     assert float(head.mlp[0].bias.detach().abs().max()) == 0
     assert float(head.last_layer.weight_v.detach().std()) == pytest.approx(0.0361, rel=0.01)
     assert torch.equal(head.last_layer.weight_g, torch.ones(4096, 1))
+
+
+@pytest.mark.parametrize(
+    "format_", [None, torch.bfloat16, torch.float16], ids=["fp32", "autocast bf16", "autocast fp16"]
+)
+def test_the_factors_of_the_logits_are_in_their_format_and_multiply_to_them(format_: torch.dtype | None) -> None:
+    torch.manual_seed(0)
+    head, x = DINOHead(8, 40, hidden_dim=16, bottleneck_dim=4), torch.randn(6, 8)
+    with torch.autocast("cpu", dtype=format_, enabled=format_ is not None):
+        logits, projection = head(x), head(x, as_projection=True)
+    assert isinstance(projection, Projection)
+    assert projection.features.dtype == projection.prototypes.dtype == logits.dtype == (format_ or torch.float32)
+    assert torch.equal(projection.features @ projection.prototypes.T, logits)
+    length = projection.features.float().norm(dim=1)
+    assert_close(length, torch.ones(6), atol=2 * torch.finfo(logits.dtype).eps, rtol=0.0)
+
+
+def test_factors_of_weights_in_half_precision_are_in_that_precision() -> None:
+    head = DINOHead(8, 10, hidden_dim=16, bottleneck_dim=4).to(torch.bfloat16)
+    projection = head(torch.randn(2, 8, dtype=torch.bfloat16), as_projection=True)
+    assert projection.features.dtype == projection.prototypes.dtype == torch.bfloat16

@@ -12,8 +12,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from dinov2.loss import ONE_PROCESS, DINOLoss, Reductions, centred_softmax, iBOTPatchLoss, sinkhorn, updated_center
+from dinov2.distributed import World
+from dinov2.loss import (
+    ONE_PROCESS,
+    DINOLoss,
+    Reductions,
+    centred_assignment,
+    centred_softmax,
+    iBOTPatchLoss,
+    sinkhorn,
+    sinkhorn_assignment,
+    updated_center,
+)
 from dinov2.loss import assignment as room
+from dinov2.train.build import reductions_of
+from tests.distributed.processes import on_ranks
 
 
 def long_form(logits: Tensor, *, temperature: float, iterations: int = 3) -> Tensor:
@@ -115,6 +128,92 @@ def test_samples_spread_over_ranks_are_assigned_as_on_one(sizes: tuple[int, ...]
         lambda rank, reductions: sinkhorn(parts[rank], temperature=0.05, reductions=reductions)
     )
     assert_close(torch.cat(apart), together, atol=1e-6, rtol=1e-5)
+
+
+UNEVEN = ((7, 5), (12, 0))
+
+
+def assigned_on_rank(world: World, sizes: tuple[int, int]) -> object:
+    rows = numbered_logits().to(torch.bfloat16).split(sizes)[world.rank]
+    reductions = reductions_of(world)
+    return sinkhorn_assignment(rows, temperature=0.05, reductions=reductions, chunk_bytes=3 * 20 * 4).dense().numpy()
+
+
+def all_assigned_on_rank(world: World) -> list[object]:
+    return [assigned_on_rank(world, sizes) for sizes in UNEVEN]
+
+
+def numbered_logits() -> Tensor:
+    return torch.randn(12, 20, generator=torch.Generator().manual_seed(0))
+
+
+def test_two_real_processes_assign_in_chunks_as_one_does_at_once() -> None:
+    together = sinkhorn(numbered_logits().to(torch.bfloat16), temperature=0.05, reductions=ONE_PROCESS)
+    for sizes, *parts in zip(UNEVEN, *on_ranks(all_assigned_on_rank), strict=True):
+        assert tuple(len(part) for part in parts) == sizes
+        assert_close(torch.cat([torch.from_numpy(part) for part in parts]), together, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 12, 40])
+def test_chunks_of_any_size_give_the_same_assignment_and_the_same_means(rows: int) -> None:
+    logits = numbered_logits()
+    whole, chunked = (
+        sinkhorn_assignment(logits, temperature=0.05, reductions=ONE_PROCESS, chunk_bytes=size * 20 * 4)
+        for size in (12, rows)
+    )
+    dense = whole.dense()
+    assert_close(chunked.dense(), dense, atol=1e-6, rtol=1e-5)
+    assert_close(chunked.rows(slice(3, 7)), dense[3:7], atol=1e-6, rtol=1e-5)
+    assert_close(chunked.mean(), dense.mean(dim=0))
+    assert_close(chunked.mean_entropy(), torch.special.entr(dense).sum(dim=1).mean())
+
+
+def test_an_assignment_holds_the_logits_as_they_came_and_one_number_per_prototype() -> None:
+    logits = numbered_logits().half()
+    assignment = sinkhorn_assignment(logits, temperature=0.05, reductions=ONE_PROCESS)
+    assert assignment.logits.data_ptr() == logits.data_ptr()
+    assert assignment.center.shape == (20,)
+
+
+def test_a_prototype_whose_logits_are_lowest_by_far_is_served_all_the_same() -> None:
+    """Its factor is taken out in logarithms: in the published form its exponentials are all zero."""
+    logits = numbered_logits()
+    logits[:, 3] -= 50.0
+    usual = sinkhorn(numbered_logits(), temperature=0.05, reductions=ONE_PROCESS)
+    assert_close(sinkhorn(logits, temperature=0.05, reductions=ONE_PROCESS), usual, atol=1e-4, rtol=0.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_logit_that_is_not_finite_is_seen_in_every_assignment_of_its_row(value: float) -> None:
+    logits = numbered_logits()
+    logits[4, 2] = value
+    center = torch.zeros(20)
+    for assigned in (
+        sinkhorn(logits, temperature=0.05, reductions=ONE_PROCESS),
+        centred_softmax(logits, center=center, temperature=0.05),
+    ):
+        assert not assigned[4].isfinite().any()
+
+
+def test_an_assignment_by_the_centre_keeps_the_centre_it_was_made_with() -> None:
+    loss, logits = DINOLoss(20), numbered_logits()
+    assignment = loss.centred(logits, 0.05)
+    before = assignment.dense()
+    loss.update_center(logits)
+    assert torch.equal(assignment.dense(), before)
+    assert not torch.equal(loss.centred(logits, 0.05).dense(), before)
+    assert torch.equal(centred_assignment(logits, center=torch.zeros(1, 20), temperature=0.05).dense(), before)
+
+
+def test_the_centre_moves_alike_in_chunks_of_any_size() -> None:
+    logits, center = numbered_logits().to(torch.bfloat16), torch.randn(1, 1, 20)
+    moved = [
+        updated_center(center, logits, momentum=0.9, reductions=ONE_PROCESS, chunk_bytes=rows * 20 * 4)
+        for rows in (12, 5)
+    ]
+    assert moved[0].shape == (1, 1, 20)
+    assert_close(moved[0], center * 0.9 + logits.float().mean(dim=0) * 0.1)
+    assert_close(moved[1], moved[0])
 
 
 def test_without_any_sample_there_is_no_assignment_and_no_failure() -> None:

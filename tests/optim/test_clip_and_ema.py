@@ -66,26 +66,26 @@ def test_the_teacher_moves_towards_the_student_by_one_minus_the_momentum(momentu
     expected = [
         momentum * t + (1 - momentum) * s for t, s in zip(teacher.parameters(), student.parameters(), strict=True)
     ]
-    update_teacher(student, teacher, momentum=momentum)
+    update_teacher(student, teacher, share=1 - momentum)
     assert_close(list(teacher.parameters()), expected)
 
 
 def test_with_momentum_one_the_teacher_stays_bit_for_bit_and_with_zero_it_is_the_student() -> None:
     student, teacher = pair()
     before = copy.deepcopy(teacher)
-    update_teacher(student, teacher, momentum=1.0)
+    update_teacher(student, teacher, share=0.0)
     assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), before.parameters(), strict=True))
-    update_teacher(student, teacher, momentum=0.0)
+    update_teacher(student, teacher, share=1.0)
     assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), student.parameters(), strict=True))
 
 
 def test_buffers_are_left_alone() -> None:
     student, teacher = pair()
     student[1].running_mean.fill_(5.0)
-    update_teacher(student, teacher, momentum=0.5)
+    update_teacher(student, teacher, share=0.5)
     assert torch.equal(teacher[1].running_mean, torch.zeros(4))
 
 
 def test_networks_with_different_parameters_are_refused() -> None:
     with pytest.raises(ValueError, match=r"differ in 2 parameters, such as 1\.bias"):
-        update_teacher(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2)), momentum=0.5)
+        update_teacher(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2)), share=0.5)

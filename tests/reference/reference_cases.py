@@ -11,7 +11,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-REFERENCE_DIR = Path(os.environ.get("DINOV2_REFERENCE_DIR", Path(__file__).parent / "data"))
+OURS = Path(__file__).parent / "data"
+REFERENCE_DIR = Path(os.environ.get("DINOV2_REFERENCE_DIR", OURS))
 
 
 def cases(kind: str) -> list[dict[str, Any]]:
@@ -27,6 +28,20 @@ def case_name(case: dict[str, Any]) -> str:
 def load_case(case: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors of a case, by name."""
     return load_file(REFERENCE_DIR / case["file"])
+
+
+def is_known(case: dict[str, Any]) -> bool:
+    """Whether the start of a trajectory was found before and committed, for these very tensors."""
+    return _start_file(case).is_file() and (REFERENCE_DIR / case["file"]).read_bytes() == (OURS / case["file"]).read_bytes()
+
+
+def load_start(case: dict[str, Any]) -> dict[str, Tensor]:
+    """The start that was found for a trajectory, by name."""
+    return load_file(_start_file(case))
+
+
+def _start_file(case: dict[str, Any]) -> Path:
+    return OURS / f"{case_name(case)}.start.safetensors"
 
 
 def table(name: str) -> dict[str, Any]:

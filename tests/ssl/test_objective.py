@@ -8,7 +8,8 @@ from torch import nn
 
 from dinov2.batch import Views
 from dinov2.config import schema
-from dinov2.ssl import Networks, Objective, build_networks
+from dinov2.loss import koleo_loss
+from dinov2.ssl import Losses, Networks, Objective, build_networks
 
 STUDENT = schema.Student(
     arch="vit_custom", patch_size=8, embed_dim=32, depth=2, num_heads=2, layerscale=1.0, drop_path_rate=0.0
@@ -146,3 +147,103 @@ def test_a_head_that_no_loss_needs_is_not_built() -> None:
     assert set(alone.student) == {"backbone", "ibot_head"}
     shared = networks(dino=replace(DINO, loss_weight=0.0))
     assert set(shared.student) == {"backbone", "dino_head"}
+
+
+def plain_total(these: Networks, some: Views, *, objective: Objective, temperature: float) -> dict[str, torch.Tensor]:
+    """The losses by the public modules: every logit of student and teacher at once."""
+    num_local = len(some.local_crops) // some.num_pictures
+    heads = these.patch_head
+    with torch.no_grad():
+        seen = these.teacher["backbone"](some.global_crops, is_training=True)
+        cls = these.teacher["dino_head"](seen["x_norm_clstoken"])
+        patches = these.teacher[heads](seen["x_norm_patchtokens"][some.masks])
+        targets = [
+            loss.sinkhorn_knopp_teacher(logits, temperature)
+            if objective.sinkhorn
+            else loss.softmax_center_teacher(logits, temperature)
+            for loss, logits in ((these.dino_loss, cls), (these.ibot_patch_loss, patches))
+        ]
+    on_global, on_local = these.student["backbone"](
+        [some.global_crops, some.local_crops], [some.masks, None], is_training=True
+    )
+    head = these.student["dino_head"]
+    of_global, of_local = (head(features["x_norm_clstoken"]) for features in (on_global, on_local))
+    num_pairs = 2 + 2 * num_local
+    swapped = list(reversed(targets[0].chunk(2)))
+    terms = {
+        "dino_global_crops_loss": sum(
+            these.dino_loss([crop], [target]) for crop, target in zip(of_global.chunk(2), swapped, strict=True)
+        )
+        / num_pairs,
+        "dino_local_crops_loss": these.dino_loss(of_local.chunk(num_local), targets[0].chunk(2)) / num_pairs,
+        "koleo_loss": sum(koleo_loss(crop) for crop in on_global["x_norm_clstoken"].chunk(2))
+        * objective.koleo_weight
+        / 2,
+        "ibot_loss": these.ibot_patch_loss.forward_masked(
+            these.student[heads](on_global["x_norm_patchtokens"][some.masks]),
+            targets[1],
+            student_masks_flat=some.masks,
+        )
+        / 2,
+    }
+    dino = terms["dino_global_crops_loss"] + terms["dino_local_crops_loss"]
+    both = objective.dino_weight * dino + 2 * objective.ibot_weight * terms["ibot_loss"]
+    return terms | {"total": both + 2 * terms["koleo_loss"], "assigned": targets[0]}
+
+
+def gradients_of(value: torch.Tensor, these: Networks) -> dict[str, torch.Tensor]:
+    named = {name: parameter for name, parameter in these.student.named_parameters() if parameter.requires_grad}
+    found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
+    return {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}
+
+
+@pytest.mark.parametrize("separate_head", [False, True])
+@pytest.mark.parametrize("sinkhorn", [True, False])
+def test_every_term_and_every_gradient_is_that_of_the_public_modules(sinkhorn: bool, separate_head: bool) -> None:
+    these = networks(ibot=replace(IBOT, separate_head=separate_head))
+    these.dino_loss.center.normal_(std=0.1)
+    for parts in (these.student, these.teacher):
+        nn.init.uniform_(parts["dino_head"].last_layer.weight_g, 0.5, 2.0)
+    objective = replace(ALL, sinkhorn=sinkhorn, dino_weight=0.7, ibot_weight=1.3)
+    plain = plain_total(these, views(), objective=objective, temperature=0.05)
+    ours = objective(these, views(), teacher_temperature=0.05, formats=FULL)
+    for name, value in ours.terms.items():
+        torch.testing.assert_close(value, plain[name], rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(ours.total, plain["total"], rtol=1e-6, atol=0.0)
+    entropy = torch.special.entr(plain["assigned"]).sum(dim=1).mean()
+    torch.testing.assert_close(ours.teacher_entropy, entropy)
+    torch.testing.assert_close(ours.teacher_marginal, plain["assigned"].mean(dim=0))
+    found, wanted = (gradients_of(value, these) for value in (ours.total, plain["total"]))
+    assert found.keys() == wanted.keys()
+    assert any("weight_g" in name for name in found)
+    largest = max(float(gradient.norm()) for gradient in wanted.values())
+    for name, gradient in wanted.items():
+        # key biases have no gradient but rounding
+        bound = 1e-5 * max(float(gradient.norm()), 1e-3 * largest)
+        assert float((found[name] - gradient).norm()) <= bound, name
+
+
+def HALF(side: str, part: str) -> AbstractContextManager[None]:
+    """Every part in bfloat16."""
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def test_in_half_precision_the_losses_are_float32_and_near_those_in_full() -> None:
+    def losses(formats: object) -> Losses:
+        return ALL(networks(), views(), teacher_temperature=0.05, formats=formats)
+
+    full, half = losses(FULL), losses(HALF)
+    half.total.backward()
+    for name, value in half.terms.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, full.terms[name], rtol=0.03, atol=0.0)
+
+
+def test_a_logit_that_is_not_finite_makes_the_total_and_a_gradient_not_finite() -> None:
+    these = networks()
+    with torch.no_grad():
+        these.student["dino_head"].last_layer.weight_g[3] = float("inf")
+    losses = ALL(these, views(), teacher_temperature=0.05, formats=FULL)
+    losses.total.backward()
+    assert not losses.total.isfinite()
+    assert not all(p.grad is None or p.grad.isfinite().all() for p in these.student.parameters())

@@ -1,0 +1,196 @@
+"""The ways to compute attention, each by its name, and the one place where one is chosen. Home of xformers.
+
+In: queries, keys and values of all tokens, [T, 3, H, d], and the `Groups` of their pictures. Out: [T, H, d]; scale
+1 / sqrt(d), no dropout, no bias. A token attends to those of its own picture.
+
+Legend: T tokens of all pictures; of one size of pictures: B pictures, N tokens each; H heads, d width of a head.
+"""
+
+import importlib
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import scaled_dot_product_attention
+
+from dinov2.errors import ConfigError
+from dinov2.layers.packing import Groups, pack, unpack
+
+AttentionKernel = Callable[[Tensor, Groups], Tensor]
+OneSizeKernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""queries, keys, values of pictures of one size, each [B, N, H, d] -> [B, N, H, d]"""
+
+ATTENTION_NAMES = ("auto", "sdpa", "explicit", "xformers", "varlen")
+ON_GPU_ONLY = ("xformers", "varlen")
+EXPLICIT_UP_TO_TOKENS = 640  # on a CPU in half precision; longer sequences are faster in torch's fused kernel
+
+
+def size_by_size(kernel: OneSizeKernel) -> AttentionKernel:
+    """A kernel for pictures of one size, called once for each size."""
+
+    def attend(qkv: Tensor, groups: Groups) -> Tensor:
+        return pack([kernel(*part.unbind(dim=2)) for part in unpack(qkv, groups)])[0]
+
+    return attend
+
+
+def _fused(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    attended = scaled_dot_product_attention(queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2))
+    return attended.transpose(1, 2)
+
+
+def sdpa_attention(qkv: Tensor, groups: Groups) -> Tensor:
+    """Torch's own fused attention (the flash kernel on a GPU in half precision), size by size; on every device."""
+    return size_by_size(_fused)(qkv, groups)
+
+
+def explicit_attention(qkv: Tensor, groups: Groups) -> Tensor:
+    """Two products around a softmax, with the [B, H, N, N] matrix of weights in memory; kept for the backward pass."""
+    attended: Tensor = _Explicit.apply(qkv, groups)  # type: ignore[no-untyped-call]
+    return attended
+
+
+class _Explicit(torch.autograd.Function):
+    """Attention as products of whole matrices, laid out so that each way copies its operands once.
+
+    Beside its result the forward pass keeps queries, keys and values, each picture and head a matrix of its own, and
+    the weights; the gradient of [T, 3, H, d] is written in place, size by size.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, groups: Groups) -> Tensor:
+        attended = qkv.new_empty((qkv.shape[0], *qkv.shape[2:]))
+        kept: list[Tensor] = []
+        with torch.autocast(qkv.device.type, enabled=False):
+            for part, out in zip(unpack(qkv, groups), unpack(attended, groups), strict=True):
+                batch, length, _, heads, width = part.shape
+                matrices = part.new_empty((3, batch * heads, length, width))
+                matrices.view(3, batch, heads, length, width).copy_(part.permute(2, 0, 3, 1, 4))
+                queries, keys, values = matrices.unbind()
+                queries.mul_(width**-0.5)
+                scores = torch.bmm(queries, keys.transpose(1, 2))
+                weights = torch.softmax(scores, dim=-1)  # sums in float32 inside; only its result is kept
+                mixed = torch.bmm(weights, values)  # [B*H, N, d]
+                out.copy_(mixed.view(batch, heads, length, width).transpose(1, 2))
+                kept += [matrices, weights]
+        ctx.groups = groups
+        ctx.save_for_backward(*kept)
+        return attended
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients  # [T, H, d]
+        total, heads, width = gradient.shape
+        of_qkv = gradient.new_empty((total, 3, heads, width))
+        kept = iter(ctx.saved_tensors)
+        with torch.autocast(gradient.device.type, enabled=False):
+            for part, out in zip(unpack(gradient, ctx.groups), unpack(of_qkv, ctx.groups), strict=True):
+                matrices, weights = next(kept), next(kept)
+                queries, keys, values = matrices.unbind()
+                of_mixed = part.transpose(1, 2).flatten(0, 1)  # [B*H, N, d]
+                of_weights = torch.bmm(of_mixed, values.transpose(1, 2))
+                of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+                of_matrices = torch.empty_like(matrices)
+                torch.bmm(of_scores, keys, out=of_matrices[0]).mul_(width**-0.5)
+                torch.bmm(of_scores.transpose(1, 2), queries, out=of_matrices[1])
+                torch.bmm(weights.transpose(1, 2), of_mixed, out=of_matrices[2])
+                out.copy_(of_matrices.view(3, -1, heads, part.shape[1], width).permute(1, 3, 0, 2, 4))
+        return of_qkv, None
+
+
+def auto_attention(qkv: Tensor, groups: Groups) -> Tensor:
+    """`explicit_attention` where it was measured to be faster (`dinov2 bench kernels`), else `sdpa_attention`.
+
+    On a CPU in half precision the fused kernel's backward pass is 2 to 7 times slower than two matrix products for
+    sequences of a few hundred tokens.
+    """
+    half = qkv.dtype in (torch.bfloat16, torch.float16)
+    short = max(length for _, length in groups) <= EXPLICIT_UP_TO_TOKENS
+    return explicit_attention(qkv, groups) if qkv.device.type == "cpu" and half and short else sdpa_attention(qkv, groups)
+
+
+def choose_attention(name: str, device: torch.device | None = None) -> AttentionKernel:
+    """The attention kernel called `name`, one of `ATTENTION_NAMES`; "auto" is "explicit" or "sdpa".
+
+    xformers and torch's kernel for sequences of several lengths are imported here, when they are asked for by name, and
+    nowhere else. `device` is where the kernel will run; None leaves the question to the first call.
+
+    Raises:
+        ConfigError: the name is unknown, its library is not there, or it is asked to run on a CPU.
+    """
+    own = {"auto": auto_attention, "sdpa": sdpa_attention, "explicit": explicit_attention}
+    if name in own:
+        return own[name]
+    if name not in ATTENTION_NAMES:
+        raise ConfigError(f"runtime.attention is {name!r}; expected one of {', '.join(ATTENTION_NAMES)}.")
+    if device is not None:
+        _refuse_cpu(device, name=name)
+    return _xformers_attention() if name == "xformers" else _varlen_attention()
+
+
+def _refuse_cpu(device: torch.device, *, name: str) -> None:
+    if device.type == "cpu":
+        raise ConfigError(f"runtime.attention={name} has no kernel for the CPU; set runtime.attention=sdpa.")
+
+
+def _xformers_attention() -> AttentionKernel:
+    """Pictures of all sizes in one call, as blocks on the diagonal of one long sequence."""
+    try:
+        ops = importlib.import_module("xformers.ops")
+    except ImportError as error:
+        raise ConfigError(
+            f"runtime.attention=xformers, but xformers cannot be imported ({error}). "
+            "Install it with `pip install 'dinov2[gpu]'`, or set runtime.attention=sdpa."
+        ) from error
+
+    @lru_cache(maxsize=8)  # sizes of a run are few, and each bias lies on the device
+    def diagonal(groups: Groups, device: torch.device) -> Any:
+        lengths = [length for pictures, length in groups for _ in range(pictures)]
+        return ops.fmha.BlockDiagonalMask.from_seqlens(lengths, device=device)
+
+    def attend(qkv: Tensor, groups: Groups) -> Tensor:
+        _refuse_cpu(qkv.device, name="xformers")
+        queries, keys, values = qkv.unsqueeze(0).unbind(dim=2)  # 3 x [1, T, H, d]
+        attended: Tensor = ops.memory_efficient_attention(
+            queries, keys, values, attn_bias=diagonal(groups, qkv.device)
+        )
+        return attended.squeeze(0)
+
+    return attend
+
+
+def _varlen_attention() -> AttentionKernel:
+    """Pictures of all sizes in one call of torch's flash kernel for sequences of several lengths; half precision."""
+    try:
+        varlen = importlib.import_module("torch.nn.attention.varlen").varlen_attn
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"runtime.attention=varlen, but torch {torch.__version__} has no torch.nn.attention.varlen ({error}); "
+            "set runtime.attention=sdpa."
+        ) from error
+
+    def attend(qkv: Tensor, groups: Groups) -> Tensor:
+        _refuse_cpu(qkv.device, name="varlen")
+        queries, keys, values = qkv.unbind(dim=1)  # 3 x [T, H, d]
+        first, longest = first_tokens(groups, device=qkv.device), max(length for _, length in groups)
+        attended: Tensor = varlen(queries, keys, values, first, first, longest, longest)
+        return attended
+
+    return attend
+
+
+def first_tokens(groups: Groups, *, device: torch.device) -> Tensor:
+    """Where each picture begins in the row, and where the last one ends.  -> int32 [pictures + 1]
+
+    Counted on the device, so that nothing is copied to it.
+    """
+    starts, total = [], 0
+    for pictures, length in groups:
+        end = total + pictures * length
+        starts.append(torch.arange(total, end, length, dtype=torch.int32, device=device))
+        total = end
+    return torch.cat([*starts, torch.full((1,), total, dtype=torch.int32, device=device)])
