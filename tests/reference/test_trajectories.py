@@ -12,6 +12,7 @@ from dinov2.batch import Views
 from dinov2.config import schema
 from dinov2.config.load import load_config
 from dinov2.distributed import World, gather_to_main, send_from_main
+from dinov2.loss import chunks
 from dinov2.optim.schedules import StepPlan
 from dinov2.train.build import build_tools
 from dinov2.train.step import StepResult, StepTools, logged_values, train_step
@@ -51,8 +52,8 @@ def config_of(case: dict[str, Any], *further: str) -> schema.Config:
     ).config
 
 
-def tools_of(case: dict[str, Any], start: dict[str, Tensor]) -> StepTools:
-    tools = build_tools(config_of(case), world=World(rank=0, size=1, local_rank=0, device=torch.device("cpu")))
+def tools_of(case: dict[str, Any], start: dict[str, Tensor], *further: str) -> StepTools:
+    tools = build_tools(config_of(case, *further), world=World(rank=0, size=1, local_rank=0, device=torch.device("cpu")))
     tools.networks.student.load_state_dict(start, strict=True)
     tools.networks.align_teacher()
     return tools
@@ -141,6 +142,36 @@ def test_losses_gradient_norms_and_weights_follow_the_public_trajectory(case: di
             final = {name: torch.from_numpy(value) for name, value in both[part].items()}
             recorded = under(tensors, f"final.{part}")
             assert_close(without_key_biases(final), without_key_biases(recorded), atol=1e-4, rtol=0)
+
+
+FAST_PATHS = {
+    "nothing computed again": ("runtime.activation_checkpointing=none",),
+    "every block computed again": ("runtime.activation_checkpointing=full",),
+    "explicit attention": ("runtime.attention=explicit",),
+    "compiled": ("runtime.compile=always",),
+}
+
+
+@pytest.mark.parametrize("path", FAST_PATHS)
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_every_fast_path_follows_the_public_trajectory(case: dict[str, Any], path: str) -> None:
+    tensors = load_case(case)
+    tools = tools_of(case, start_of(case, tensors), *FAST_PATHS[path])
+    told = [told_by(result, world=tools.world) for result in steps_of(case, tensors, tools)]
+    assert_follows(case, told)
+    for part, module in (("student", tools.networks.student), ("teacher", tools.networks.teacher)):
+        final, recorded = dict(module.state_dict()), under(tensors, f"final.{part}")
+        assert_close(without_key_biases(final), without_key_biases(recorded), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_losses_in_chunks_of_three_rows_follow_the_public_trajectory(
+    case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "LONGEST_CHUNK", 3)
+    tensors = load_case(case)
+    tools = tools_of(case, start_of(case, tensors))
+    assert_follows(case, [told_by(result, world=tools.world) for result in steps_of(case, tensors, tools)])
 
 
 def without_key_biases(state: State) -> State:
