@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dinov2.bench.memory import resident_peak
+from dinov2.bench.resident import resident_peak
 from dinov2.errors import Dinov2Error
 from dinov2.preprocess.work.task import Task, convert_file
 

@@ -9,7 +9,6 @@ so that its peak memory is its own; a step's seconds leave out the start of Pyth
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from rich.table import Table
 
-from dinov2.bench.memory import resident_peak
+from dinov2.bench.resident import resident_peak
 from dinov2.config.preprocess import Quality
 from dinov2.config.schema import Data
 from dinov2.data.source import open_pictures
@@ -64,12 +63,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 _in_process_of_its_own(LINK, folder, arguments)
             lines.append({"step": name, **_in_process_of_its_own(name, folder, arguments)})
         size = (Path(folder) / "all" / "manifest.parquet").stat().st_size
+    import torch  # not at the top, nor what imports it: it would weigh on the memory of the steps
+
+    from dinov2.bench.machine import machine_facts
+
     return {
-        "machine": {
-            "cores": len(os.sched_getaffinity(0)),
-            "python": platform.python_version(),
-            "arrow": pa.__version__,
-        },
+        "machine": machine_facts(torch.device("cpu")) | {"arrow": pa.__version__},
         "settings": {"rows": arguments.rows, "seed": arguments.seed},
         "file_bytes": size,
         "steps": lines,

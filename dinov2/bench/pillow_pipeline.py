@@ -1,11 +1,13 @@
 """The yardstick of the loader benchmark: multi-crop augmentation as public code does it, with Pillow in colour.
 
-In: a file and the very draws that our own pipeline uses. Out: normalised float32 crops. It decodes to RGB, cuts and
-resizes with an antialiased bicubic, jitters brightness, contrast, saturation and hue on three channels, turns some
-crops grey, blurs, solarises, and converts every crop to float. Written for comparison only; nothing trains on it.
+In: a file, or the bytes of one, and the very draws that our own pipeline uses. Out: normalised float32 crops. It
+decodes to RGB, cuts and resizes with an antialiased bicubic, jitters brightness, contrast, saturation and hue on three
+channels, turns some crops grey, blurs, solarises, and converts every crop to float. Written for comparison only;
+nothing trains on it.
 """
 
 import random
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +23,12 @@ HUE = 0.1
 GREY_P = 0.2
 
 
-def pillow_crops(path: Path, draws: tuple[CropDraw, ...], *, sizes: list[int], seed: int) -> list[NDArray[np.float32]]:
+def pillow_crops(
+    file: Path | BytesIO, draws: tuple[CropDraw, ...], *, sizes: list[int], seed: int
+) -> list[NDArray[np.float32]]:
     """Every crop of one file.  -> a list of float32 [3, S, S]"""
     rng = random.Random(seed)
-    picture = Image.open(path).convert("RGB")
+    picture = Image.open(file).convert("RGB")
     return [_to_float(_crop(picture, draw, size=size, rng=rng)) for draw, size in zip(draws, sizes, strict=True)]
 
 

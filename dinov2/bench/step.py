@@ -1,191 +1,297 @@
 """Seconds and memory of the training step on random crops, ours and the plain form of it.
 
-In: sizes and number formats. Out: seconds per step, FLOPs, the share of the machine's matrix-product rate, peak memory.
-The default is the case whose public figure is known: ViT-S/14, 8 pictures, 2x224 + 8x98 crops, 8,192 prototypes, shared
-head, Sinkhorn. Both forms run in one process, taking turns; memory is measured in a process per form and format.
+In: sizes, number formats, settings of ours. Out: seconds per step, FLOPs, the share of the machine's matrix-product
+rate, peak memory, and where the time goes as a picture. The default is the case whose public figure is known: ViT-S/14,
+8 pictures, 2x224 + 8x98 crops, 8,192 prototypes. All forms of a number format run in one process, taking turns, so that
+their ratios hold on a busy machine too; memory is measured in a process per form.
 """
 
 import argparse
-import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
 
-from dinov2.batch import Batch, Views
-from dinov2.bench.machine import machine_facts, matrix_rate, peak_memory
-from dinov2.bench.plain_step import PlainStep, padded_patches
-from dinov2.config.load import load_config
-from dinov2.config.schema import Config
-from dinov2.distributed import World
-from dinov2.optim.schedules import build_schedule, schedule_at
+from dinov2.batch import Views
+from dinov2.bench.case import (
+    FEWEST,
+    Case,
+    Form,
+    add_case_arguments,
+    add_ceiling_arguments,
+    add_form_arguments,
+    case_of,
+    config_of,
+    forms_of,
+    plain_form,
+    random_views,
+)
+from dinov2.bench.ceilings import copy_rate, give_back, matrix_rate, settle
+from dinov2.bench.forms import OUT_OF_MEMORY, Step, build_form, flops_per_picture, peak_of
+from dinov2.bench.machine import device_of, machine_facts
+from dinov2.bench.profile_picture import draw_profiles
+from dinov2.bench.profile_step import StepProfile, name_compiled_kernels, profile_step
+from dinov2.bench.progress import Tell, announced
+from dinov2.errors import ConfigError, Dinov2Error
 from dinov2.ssl.precision import DTYPES
-from dinov2.train.build import build_tools
-from dinov2.train.step import train_step
 
-FORMS = ("ours", "plain")
 NUM_WARM_UP = 2
-MASKED_SHARE = 0.5
+SMALLER = 0.75  # what a batch that does not fit is multiplied by, for the plain form
+
+
+@dataclass(kw_only=True)
+class Runner:
+    """One form on its way through the measurement."""
+
+    form: Form
+    case: Case
+    step: Step | None = None  # None: it cannot run, and `reason` says why
+    views: Views | None = None
+    reason: str = ""
+    seconds: list[float] = field(default_factory=list)
+    core_seconds: list[float] = field(default_factory=list)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this measurement."""
-    parser.add_argument("--precision", nargs="+", choices=sorted(DTYPES), default=["fp32", "bf16"])
-    parser.add_argument("--form", nargs="+", choices=FORMS, default=list(FORMS), help="plain: as public code does it")
-    parser.add_argument("--arch", default="vit_small")
-    parser.add_argument("--patch-size", type=int, default=14)
-    parser.add_argument("--batch-size", type=int, default=8, help="pictures")
-    parser.add_argument("--global-size", type=int, default=224, help="pixels")
-    parser.add_argument("--local-size", type=int, default=98, help="pixels")
-    parser.add_argument("--local-crops", type=int, default=8)
-    parser.add_argument("--prototypes", type=int, default=8192)
+    add_case_arguments(parser)
+    add_form_arguments(parser, precision=["fp32", "bf16"])
+    add_ceiling_arguments(parser)
+    parser.add_argument("--against", choices=["plain"], help="also run the step as public code does it, in turns")
     parser.add_argument("--steps", type=int, default=3, help=f"measured steps, after {NUM_WARM_UP} that are not")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument(
+        "--memory", action=argparse.BooleanOptionalAction, default=True, help="measure it too, in a process per form"
+    )
+    parser.add_argument("--profile", type=Path, metavar="PNG", help="draw where the time of one step of each form goes")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """A row per number format and form."""
-    device = torch.device("cuda" if arguments.device != "cpu" and torch.cuda.is_available() else "cpu")
-    rows = [row for name in arguments.precision for row in _measure(arguments, precision=name, device=device)]
-    settings = {key: value for key, value in vars(arguments).items() if key != "json"}
-    return {"machine": machine_facts(device), "settings": settings, "rows": rows}
+    if arguments.steps < 1:
+        raise ConfigError(f"--steps {arguments.steps}: expected 1 or more.")
+    device, case = device_of(arguments.device), case_of(arguments)
+    per_format = {name: _forms(arguments, precision=name) for name in arguments.precision}
+    num_forms = sum(map(len, per_format.values()))
+    parts = 2 + len(per_format) * (arguments.steps + 1) + num_forms * (1 + arguments.memory)
+    rows, profiles, rates = [], [], {}
+    if arguments.profile:
+        name_compiled_kernels()
+    with announced("bench step", total=parts) as tell:
+        tell("counting FLOPs")
+        flops = flops_per_picture(case)
+        tell("copying memory")
+        copied = copy_rate(device=device, seconds=arguments.ceiling_seconds)
+        for precision, forms in per_format.items():
+            tell(f"matrix products in {precision}")
+            measure_rate = partial(
+                matrix_rate, device=device, dtype=DTYPES[precision], seconds=arguments.ceiling_seconds
+            )
+            rates[precision] = measure_rate()
+            runners = _measure(case, forms, device=device, num_steps=arguments.steps, tell=tell)
+            rates[precision] = max(rates[precision], measure_rate())
+            if arguments.profile:
+                profiles += list(_profiles(runners, device=device))
+            for runner in runners:
+                runner.step = runner.views = None  # their memory is wanted by the processes that measure it
+            rows += [
+                _row(runner, flops=flops, rate=rates[precision], runners=runners, on_cpu=device.type == "cpu")
+                for runner in runners
+            ]
+        give_back(device)
+        if arguments.memory:
+            _add_memory(rows, case, [form for forms in per_format.values() for form in forms], device=device, tell=tell)
+    if arguments.profile:
+        draw_profiles(profiles, path=arguments.profile, title=f"One training step: {case}", device=_device_name(device))
+    return {
+        "machine": machine_facts(device),
+        "ceilings": {"matrix_flops_per_second": rates, "copy_bytes_per_second": copied},
+        "settings": asdict(case) | {"preset": arguments.preset, "steps": arguments.steps, "device": device.type},
+        "flops_per_picture": flops,
+        "rows": rows,
+        "profiles": [asdict(profile) for profile in profiles],
+        "profile_picture": str(arguments.profile) if arguments.profile else None,
+    }
 
 
 def table(result: dict[str, Any]) -> Table:
     """The rows as a table."""
-    machine = result["machine"]
-    title = f"training step on {machine['device']}, {machine['threads']} threads, torch {machine['torch']}"
-    shown = Table(title=title)
-    headings = ("format", "form", "s/step", "img/s", "TFLOP", "GFLOP/s", "share", "GiB", "speed-up")
-    for column in headings:
-        shown.add_column(column, justify="right", no_wrap=True)
+    machine, settings, ceilings = result["machine"], result["settings"], result["ceilings"]
+    rates = ", ".join(f"{name} {rate / 1e12:.2f}" for name, rate in ceilings["matrix_flops_per_second"].items())
+    shown = Table(
+        title=f"training step of {_case_in(settings)}\non {machine['device']}, {machine['threads']} threads, "
+        f"torch {machine['torch']}",
+        caption=f"{result['flops_per_picture'] / 1e12:.3f} TFLOP a picture; the machine's matrix products: {rates} "
+        f"TFLOP/s; copies: {ceilings['copy_bytes_per_second'] / 1e9:.0f} GB/s. share: of the matrix products' rate; "
+        "gain: films/s against plain" + _asides(result),
+    )
+    for column in ("format", "form", "batch", "s/step", "spread", "films/s", "share", "GiB", "gain"):
+        is_words = column == "form"
+        shown.add_column(column, justify="left" if is_words else "right", no_wrap=not is_words)
     for row in result["rows"]:
-        shown.add_row(
-            row["precision"],
-            row["form"],
-            f"{row['seconds_per_step']:.2f}",
-            f"{row['pictures_per_second']:.2f}",
-            f"{row['flops_per_step'] / 1e12:.3f}",
-            f"{row['matrix_rate'] / 1e9:.0f}",
-            f"{100 * row['share_of_matrix_rate']:.0f} %",
-            f"{row['peak_memory_bytes'] / 2**30:.2f}",
-            f"{row['speed_up']:.2f}" if row["speed_up"] else "",
-        )
+        shown.add_row(row["precision"], label_of(row), *_cells(row))
     return shown
 
 
-def bench_config(arguments: argparse.Namespace, *, precision: str, device: torch.device) -> Config:
-    """The configuration that is measured."""
-    words = {
-        "student.arch": arguments.arch,
-        "student.patch_size": arguments.patch_size,
-        "train.batch_size_per_gpu": arguments.batch_size,
-        "train.centering": "sinkhorn_knopp",
-        "crops.global_crops_size": arguments.global_size,
-        "crops.local_crops_size": arguments.local_size,
-        "crops.local_crops_number": arguments.local_crops,
-        "dino.head_n_prototypes": arguments.prototypes,
-        "runtime.precision": precision,
-        "runtime.device": device.type,
-        "student.drop_path_rate": 0.0,
-    }
-    return load_config(None, overrides=[f"{key}={value}" for key, value in words.items()]).config
+def label_of(row: dict[str, Any]) -> str:
+    """What makes this form different, in a few words."""
+    if row["form"] == "plain":
+        return "plain"
+    words = [f"attention {row['attention']}"] if row["attention"] != "auto" else []
+    words += {"always": ["compiled"], "never": ["eager"], "auto": []}[row["compile"]]
+    words += [f"checkpointing {row['checkpointing']}"] if row["checkpointing"] != "selective" else []
+    return "ours" + (f" ({', '.join(words)})" if words else "")
 
 
-def random_views(config: Config, *, device: torch.device) -> Views:
-    """Noise crops and masks with the public share of masked patches."""
-    generator = torch.Generator().manual_seed(0)
-    crops, count = config.crops, config.train.batch_size_per_gpu
-    patches = (crops.global_crops_size // config.student.patch_size) ** 2
-    masks = torch.zeros(2 * count, patches, dtype=torch.bool)
-    low, high = config.ibot.mask_ratio_min_max
-    masked = range(int(2 * count * MASKED_SHARE))
-    for place, row in enumerate(masked):
-        ratio = low + (high - low) * (place + 0.5) / len(masked)
-        masks[row, torch.randperm(patches, generator=generator)[: int(ratio * patches)]] = True
-    batch = Batch(
-        global_crops=_noise(2 * count, crops.global_crops_size, generator=generator),
-        local_crops=_noise(crops.local_crops_number * count, crops.local_crops_size, generator=generator),
-        masks=masks,
-        positions=torch.arange(count),
-    )
-    return batch.to(device).views(mean=config.data.mean, std=config.data.std)
-
-
-def build_form(form: str, config: Config, *, device: torch.device) -> Callable[[Views, int], Any]:
-    """A function that does one step of a form on given views."""
-    tools = build_tools(config, world=World(rank=0, size=1, local_rank=0, device=device))
-    global_batch = config.train.batch_size_per_gpu
-    schedule = build_schedule(config.optim, config.teacher, train=config.train, global_batch=global_batch)
-    if form == "ours":
-        return lambda views, step: train_step(
-            tools, [views], plan=schedule_at(step, schedule=schedule), num_micro_batches=1
-        )
-    rows = padded_patches(
-        config.ibot.mask_ratio_min_max,
-        num_patches=(config.crops.global_crops_size // config.student.patch_size) ** 2,
-        num_masked_crops=int(2 * global_batch * MASKED_SHARE),
-    )
-    plain = PlainStep(tools.networks, precision=tools.precision, padded_patches=rows, clip_grad=config.optim.clip_grad)
-    return lambda views, step: plain(views, plan=schedule_at(step, schedule=schedule))
-
-
-def _measure(arguments: argparse.Namespace, *, precision: str, device: torch.device) -> list[dict[str, Any]]:
-    config = bench_config(arguments, precision=precision, device=device)
-    views = random_views(config, device=device)
-    steps = {form: build_form(form, config, device=device) for form in arguments.form}
-    with FlopCounterMode(display=False) as counter:
-        steps[arguments.form[0]](views, 0)
-    seconds: dict[str, list[float]] = {form: [] for form in steps}
-    for step in range(NUM_WARM_UP + arguments.steps):
-        for form, do in steps.items():
-            seconds[form].append(_seconds(do, views, step, device=device))
-    medians = {form: statistics.median(times[NUM_WARM_UP:]) for form, times in seconds.items()}
-    rate = matrix_rate(device=device, dtype=DTYPES[precision])
+def _cells(row: dict[str, Any]) -> list[str]:
+    if row["seconds_per_step"] is None:
+        return [str(row["batch_size"]), "cannot", "run", *[""] * 4]
+    memory = row["peak_memory_bytes"]
     return [
-        {
-            "precision": precision,
-            "form": form,
-            "seconds_per_step": median,
-            "seconds_all": seconds[form],
-            "pictures_per_second": arguments.batch_size / median,
-            "flops_per_step": counter.get_total_flops(),
-            "matrix_rate": rate,
-            "share_of_matrix_rate": counter.get_total_flops() / median / rate,
-            "peak_memory_bytes": _memory_of(form, arguments, precision=precision, device=device),
-            "speed_up": medians["plain"] / median if form == "ours" and "plain" in medians else None,
-        }
-        for form, median in medians.items()
+        str(row["batch_size"]),
+        f"{row['seconds_per_step']:.3f}",
+        f"{row['spread']:.1%}",
+        f"{row['pictures_per_second']:.2f}",
+        f"{row['share_of_matrix_rate']:.0%}",
+        f"{memory / 2**30:.2f}" if memory else "",
+        f"{row['speed_up']:.2f}" if row["speed_up"] else "",
     ]
 
 
-def _memory_of(form: str, arguments: argparse.Namespace, *, precision: str, device: torch.device) -> float:
-    """Peak bytes of two steps in a process of their own."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as alone:
-        return alone.submit(_two_steps, form, arguments, precision, device).result()
+def _asides(result: dict[str, Any]) -> str:
+    asides = [f"{row['precision']}, {label_of(row)}: {row['reason']}" for row in result["rows"] if row["reason"]]
+    by_core = [row["speed_up_by_core"] for row in result["rows"] if row["speed_up_by_core"]]
+    if by_core:
+        asides.append("by processor time: " + ", ".join(f"{ratio:.2f}" for ratio in by_core))
+    if result["profile_picture"]:
+        asides.append(f"profile: {result['profile_picture']}")
+    return "".join(f"\n{aside}" for aside in asides)
 
 
-def _two_steps(form: str, arguments: argparse.Namespace, precision: str, device: torch.device) -> float:
-    config = bench_config(arguments, precision=precision, device=device)
-    views, do = random_views(config, device=device), build_form(form, config, device=device)
-    for step in range(2):
-        do(views, step)
-    return peak_memory(device)
+def _forms(arguments: argparse.Namespace, *, precision: str) -> list[Form]:
+    ours = forms_of(arguments, precision=precision)
+    return [*ours, plain_form(precision)] if arguments.against == "plain" else ours
 
 
-def _seconds(do: Callable[[Views, int], Any], views: Views, step: int, *, device: torch.device) -> float:
-    started = time.perf_counter()
-    do(views, step)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+def _measure(case: Case, forms: list[Form], *, device: torch.device, num_steps: int, tell: Tell) -> list[Runner]:
+    """Every form built and warmed up, then all of them in turns."""
+    runners = []
+    for form in forms:
+        tell(f"warming up {form}")
+        runners.append(_warm(form, case, device=device))
+    for step in range(NUM_WARM_UP, NUM_WARM_UP + num_steps):
+        tell(f"{forms[0].precision}, step {step - NUM_WARM_UP + 1} of each form")
+        for runner in runners:
+            if runner.step is not None and runner.views is not None:
+                settle(device)
+                clock, core = time.perf_counter(), time.process_time()
+                runner.step(runner.views, step)
+                settle(device)
+                runner.seconds.append(time.perf_counter() - clock)
+                runner.core_seconds.append(time.process_time() - core)
+    return runners
 
 
-def _noise(count: int, side: int, *, generator: torch.Generator) -> torch.Tensor:
-    return torch.randint(0, 256, (count, side, side), generator=generator, dtype=torch.uint8)
+def _warm(form: Form, case: Case, *, device: torch.device) -> Runner:
+    """A form that has done its first steps. The plain one takes the largest part of the batch that fits."""
+    asked = case.batch_size
+    while True:
+        runner = _try(form, case, device=device)
+        give_back(device)
+        smaller = int(case.batch_size * SMALLER)
+        if runner.reason != OUT_OF_MEMORY or form.name != "plain" or smaller < FEWEST["batch_size"]:
+            break
+        case = replace(case, batch_size=smaller)
+    if runner.step is not None and runner.case.batch_size != asked:
+        runner.reason = f"plain does not fit at {asked} pictures; measured at {runner.case.batch_size}"
+    return runner
+
+
+def _try(form: Form, case: Case, *, device: torch.device) -> Runner:
+    try:
+        config = config_of(case, form, device=device)
+        do, views = build_form(form, config, device=device), random_views(config, device=device)
+        for step in range(NUM_WARM_UP):
+            do(views, step)
+        settle(device)
+    except torch.OutOfMemoryError:
+        reason = OUT_OF_MEMORY
+    except Dinov2Error as error:
+        reason = str(error)
+    else:
+        return Runner(form=form, case=case, step=do, views=views)
+    return Runner(form=form, case=case, reason=reason)
+
+
+def _row(runner: Runner, *, flops: float, rate: float, runners: list[Runner], on_cpu: bool) -> dict[str, Any]:
+    form, count = runner.form, runner.case.batch_size
+    about = {"precision": form.precision, "form": form.name, "attention": form.attention, "compile": form.compile}
+    about |= {"checkpointing": form.checkpointing, "reason": runner.reason}
+    row: dict[str, Any] = about | {
+        "batch_size": count,
+        "seconds_per_step": None,
+        "seconds_all": runner.seconds,
+        "core_seconds_all": runner.core_seconds,
+        "spread": None,
+        "pictures_per_second": None,
+        "flops_per_step": flops * count,
+        "matrix_rate": rate,
+        "share_of_matrix_rate": None,
+        "peak_memory_bytes": None,
+        "memory_before_bytes": None,
+        "speed_up": None,
+        "speed_up_by_core": None,
+    }
+    if not runner.seconds:
+        return row
+    median = statistics.median(runner.seconds)
+    row["seconds_per_step"], row["pictures_per_second"] = median, count / median
+    row["spread"] = (max(runner.seconds) - min(runner.seconds)) / median
+    row["share_of_matrix_rate"] = flops * count / median / rate
+    plain = next((other for other in runners if other.form.name == "plain" and other.seconds), None)
+    if form.name == "ours" and plain is not None:
+        per_picture = statistics.median(plain.seconds) / plain.case.batch_size
+        row["speed_up"] = per_picture / (median / count)
+        if on_cpu and plain.case == runner.case:
+            row["speed_up_by_core"] = statistics.median(plain.core_seconds) / statistics.median(runner.core_seconds)
+    return row
+
+
+def _profiles(runners: list[Runner], *, device: torch.device) -> Iterator[StepProfile]:
+    """The plain form before, the first of ours after."""
+    able = [runner for runner in runners if runner.seconds]
+    chosen = [r for r in able if r.form.name == "plain"] + [r for r in able if r.form.name == "ours"][:1]
+    for runner in chosen:
+        step, views = runner.step, runner.views
+        assert step is not None
+        assert views is not None
+        yield profile_step(
+            partial(step, views, NUM_WARM_UP),
+            label=f"{'before' if runner.form.name == 'plain' else 'after'}: {runner.form}",
+            seconds=statistics.median(runner.seconds),
+            prototypes=runner.case.prototypes,
+            device=device,
+        )
+
+
+def _add_memory(rows: list[dict[str, Any]], case: Case, forms: list[Form], *, device: torch.device, tell: Tell) -> None:
+    for row, form in zip(rows, forms, strict=True):
+        tell(f"memory of {form}")
+        if row["seconds_per_step"] is None:
+            continue
+        peak = peak_of(replace(case, batch_size=row["batch_size"]), form, device=device)
+        row["peak_memory_bytes"], row["memory_before_bytes"] = peak.bytes, peak.before
+
+
+def _case_in(settings: dict[str, Any]) -> str:
+    return str(Case(**{name: settings[name] for name in asdict(Case())}))
+
+
+def _device_name(device: torch.device) -> str:
+    facts = machine_facts(device)
+    return f"{facts['device']}, torch {facts['torch']}"

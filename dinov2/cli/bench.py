@@ -8,19 +8,29 @@ from dinov2.cli import COMMANDS
 from dinov2.cli.console import stdout
 
 EXAMPLES = """examples:
-  dinov2 bench step --precision fp32 bf16
+  dinov2 bench step --precision fp32 bf16 --against plain
+  dinov2 bench step --preset raddino --precision fp16 --compile always never --against plain --profile step.png
+  dinov2 bench memory --against plain --largest
+  dinov2 bench kernels --only attention prototypes
+  dinov2 bench feed --preset raddino --workers 12
   dinov2 bench loader --json loader.json
   dinov2 bench preprocess --films 32
   dinov2 bench manifest --rows 2000000
   dinov2 bench checkpoint --arch vit_base --folder runs
-  dinov2 bench resume --rows 1000000"""
+  dinov2 bench resume --rows 1000000
+  bash scripts/bench_gpu.sh OUT          the whole table of one GPU in under 9 minutes
+  dinov2 bench table OUT                 that table again, from the files in OUT"""
 SUBJECTS = {
-    "step": "the training step, against the machine's matrix-product rate",
+    "step": "the training step, against the machine's matrix-product rate and the plain form",
+    "memory": "the step's peak memory by form and batch size, and the largest batch that fits",
+    "kernels": "attention by name, losses, Sinkhorn, optimiser and norms, each against its ceiling",
+    "feed": "a short real training on synthetic films: how long the step waits for the loader",
     "loader": "the loader, against a plain Pillow pipeline",
     "preprocess": "the conversion of films, against SimpleITK and a plain loop",
     "manifest": "what a manifest of two million rows costs, step by step",
     "checkpoint": "how long training waits for a save, in the background against in the foreground",
     "resume": "from the start of a command to its first batch, at steps 0 to 1,000,000",
+    "table": "what scripts/bench_gpu.sh measured, as one Markdown table",
 }
 
 
@@ -29,13 +39,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "bench",
         help=COMMANDS["bench"],
-        description="Measure on this machine. Ratios of one run are comparable; numbers of different runs are not.",
+        description="Measure on this machine. Ratios of one run are comparable; numbers of different runs are not.\n\n"
+        "subjects:\n" + "\n".join(f"  {name:12}{what}" for name, what in SUBJECTS.items()),
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "subject", choices=sorted(SUBJECTS), help="; ".join(f"{name}: {what}" for name, what in SUBJECTS.items())
-    )
+    parser.add_argument("subject", choices=tuple(SUBJECTS), metavar="SUBJECT", help="one of the above")
     parser.add_argument("--json", type=Path, metavar="F", help="also write the result as JSON")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help="options of the subject (dinov2 bench step --help)")
     parser.set_defaults(run=run)
@@ -46,13 +55,16 @@ def run(arguments: argparse.Namespace) -> int:
     import importlib
 
     module = importlib.import_module(f"dinov2.bench.{arguments.subject}")
-    parser = argparse.ArgumentParser(prog=f"dinov2 bench {arguments.subject}")
+    parser = argparse.ArgumentParser(
+        prog=f"dinov2 bench {arguments.subject}", description=f"Measures {SUBJECTS[arguments.subject]}."
+    )
     parser.add_argument("--json", type=Path, metavar="F", default=arguments.json, help="also write the result as JSON")
     module.add_arguments(parser)
     words = parser.parse_args(arguments.rest)
     result = module.run(words)
     stdout.print(module.table(result))
     if words.json is not None:
+        words.json.parent.mkdir(parents=True, exist_ok=True)
         words.json.write_text(json.dumps(result, indent=1) + "\n")
         stdout.print(f"written: {words.json}", markup=False)
     return 0

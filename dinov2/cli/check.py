@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinov2.cli import COMMANDS
+from dinov2.cli import COMMANDS, check_cost
 from dinov2.cli.console import progress_bar, stdout
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   dinov2 check --config-file cpu_smoke train.dataset_path=pictures/manifest.parquet
   dinov2 check --config-file vitb14_cxr --processes 64 --processes-per-node 4 --rate 28 --output-dir runs/b14 \\
     train.dataset_path=manifest.parquet student.pretrained_weights=dinov2_vitb14_pretrain.pth
+  dinov2 check --cost --config-file vitb14_cxr --processes 64 --machine A100 H100
 
 Exit code 0: nothing stops the run (doubts are told); 2: it would fail, with every reason."""
 
@@ -43,7 +44,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--sample", type=int, default=200, metavar="ROWS", help="pictures to decode, at random (default 200)"
     )
     parser.add_argument("--output-dir", type=Path, metavar="RUN", help="the run folder, to look at its disk")
-    parser.add_argument("--json", action="store_true", help="everything as one JSON object on standard output")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="F", help="everything as one JSON object on standard output, or into F"
+    )
+    check_cost.add_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that win over the file")
     parser.set_defaults(run=run)
 
@@ -56,7 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
     from dinov2.forecast.launch import start_command
 
     _check_numbers(arguments)
+    _give_back_override(arguments)
     loaded = load_config(find_config(arguments.config_file), overrides=arguments.overrides)
+    if arguments.cost:
+        return check_cost.run(arguments, loaded)
     asked = Asked(
         processes=arguments.processes,
         per_node=arguments.processes_per_node,
@@ -72,10 +79,12 @@ def run(arguments: argparse.Namespace) -> int:
         output_dir=None if arguments.output_dir is None else str(arguments.output_dir),
         overrides=arguments.overrides,
     )
-    if arguments.json:
+    if arguments.json == "-":
         print(as_json(outcome, command=command))
     else:
         _show(outcome, command=command)
+        if arguments.json is not None:
+            Path(arguments.json).write_text(as_json(outcome, command=command) + "\n", encoding="utf-8")
     return FAILS if outcome.stops else 0
 
 
@@ -84,6 +93,13 @@ def as_json(outcome: "Outcome", *, command: str) -> str:
     from dataclasses import asdict
 
     return json.dumps(asdict(outcome) | {"command": command}, indent=2)
+
+
+def _give_back_override(arguments: argparse.Namespace) -> None:
+    """`--json a.b=c` means the output, and an override behind it: argparse takes the next word whatever it is."""
+    if arguments.json and "=" in arguments.json:
+        arguments.overrides = [arguments.json, *arguments.overrides]
+        arguments.json = "-"
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:

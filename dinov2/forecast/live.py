@@ -1,7 +1,7 @@
 """Which bytes are alive while tensors are computed.
 
 In: tensor operations, of tensors with or without memory behind them. Out: after each operation the bytes of all
-storages that it and its predecessors made and that something still holds, by label; and what autograd saved.
+storages that it and its predecessors made and that something still holds, by label.
 
 Counted are storages, not tensors: a view costs nothing, and a storage costs until the last view of it is gone. Not seen
 is what a kernel takes and gives back within one operation.
@@ -58,7 +58,6 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
         self._now = [0] * len(Label)
         self._timeline: list[tuple[int, ...]] = [tuple(self._now)]
         self._known: dict[int, tuple[Any, Label, int]] = {}  # storage -> its weak reference, label and bytes
-        self._saved: dict[int, tuple[Label, int]] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -73,26 +72,9 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
         """Bytes alive after every operation that made a storage.  -> [operations, labels]"""
         return np.array(self._timeline, dtype=np.int64)
 
-    def saved(self) -> dict[Label, int]:
-        """Bytes that `saving` saw kept for the backward pass, each storage once, weights left out."""
-        totals = dict.fromkeys(Label, 0)
-        for label, size in self._saved.values():
-            totals[label] += size
-        return totals
-
-    @contextmanager
-    def saving(self) -> Iterator[None]:
-        """Notes what autograd keeps for the backward pass."""
-
-        def pack(tensor: Tensor) -> Tensor:
-            key = _storage_of(tensor)
-            if key not in self._weights:
-                _, label, size = self._known.get(key, (None, self.label, tensor.untyped_storage().nbytes()))
-                self._saved[key] = label, size
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            yield
+    def now(self) -> dict[Label, int]:
+        """Bytes alive now, weights in use left out."""
+        return {label: self._now[label] for label in Label if label not in (Label.INPUTS, Label.WEIGHT_COPIES)}
 
     @contextmanager
     def labelled(self, label: Label) -> Iterator[None]:

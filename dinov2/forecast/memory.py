@@ -18,7 +18,6 @@ from dinov2.data.masking import mask_recipe
 from dinov2.data.stream import batch_positions
 from dinov2.distributed.shard import STRATEGIES
 from dinov2.forecast.launch import Launch
-from dinov2.forecast.live import Label
 from dinov2.forecast.rehearsal import Course, Rehearsal
 from dinov2.forecast.sharding import Peak, Processes, peak_of
 from dinov2.ssl.networks import needed_heads
@@ -52,7 +51,7 @@ class MemoryReport:
     formats: str
     batch_size: int
     num_masked: int  # most hidden patches in one of the first batches
-    saved: dict[str, int]  # what autograd keeps for the backward pass, by what it belongs to
+    saved: dict[str, int]  # what the forward pass leaves to the backward pass, by what it belongs to
     student_parameters: int
     limit: int  # bytes that may be planned with
     capacity: int
@@ -125,7 +124,7 @@ def forecast_memory(forecaster: Forecaster, *, capacity_gib: float) -> MemoryRep
         formats=in_words(forecaster.formats),
         batch_size=batch,
         num_masked=most_masked(config, launch, batch_size=batch),
-        saved={label.name.lower().replace("_", " "): course.saved[label] for label in Label if course.saved[label]},
+        saved={label.name.lower().replace("_", " "): size for label, size in course.saved.items() if size},
         student_parameters=sum(p.numel() for p in forecaster.rehearsal.networks.student.parameters()),
         limit=limit,
         capacity=capacity,

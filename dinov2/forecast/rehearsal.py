@@ -4,6 +4,9 @@ In: a configuration, the number formats of its parts, a batch size. Out: a `Cour
 every operation of the forward and the backward pass. The networks, the losses and their order are those of the
 training; only the values are missing, so that a step of any size takes seconds and no memory.
 
+The blocks run eagerly, whatever `runtime.compile` says: a compiled block keeps no more than an eager one with selective
+checkpointing, so that what is counted here is an upper bound for it.
+
 Weights, optimiser and their exchange between processes are not in it: they depend on the sharding and are added by
 `dinov2.forecast.sharding`.
 """
@@ -26,6 +29,8 @@ from dinov2.config.schema import Config
 from dinov2.forecast.live import Label, LiveBytes, storages
 from dinov2.forecast.on_gpu import GpuAutocast, fused_attention
 from dinov2.layers import Attention
+from dinov2.layers.block import use_checkpointing
+from dinov2.layers.kernels import ON_GPU_ONLY, size_by_size
 from dinov2.loss import Reductions
 from dinov2.ssl import Networks, build_networks, build_objective
 from dinov2.ssl.networks import backbone_of, needed_heads
@@ -51,7 +56,7 @@ class Course:
 
     bytes_alive: NDArray[np.int64]  # [operations, labels]
     marks: tuple[tuple[int, str, int], ...]  # (operation, "open", "close", "done" or "backward", unit)
-    saved: dict[Label, int]  # bytes that autograd kept for the backward pass
+    saved: dict[Label, int]  # bytes that the forward pass left to the backward pass; weights in use are not among them
 
 
 class Rehearsal:
@@ -83,19 +88,20 @@ class Rehearsal:
             weights=storages(self.networks.parameters()),
         )
         self._left = {}
-        with self.no_values, self._live as live:
+        # What is computed again in the backward pass has the formats that it had in the forward pass.
+        with self.no_values, GpuAutocast() if self.on_gpu else nullcontext(), self._live as live:
             views = _blank_batch(self.config, batch_size=batch_size).views(
                 mean=self.config.data.mean, std=self.config.data.std
             )
             live.label = Label.LOSSES
-            with live.saving():
-                losses = self._objective(self.networks, views, teacher_temperature=TEMPERATURE, formats=self._contexts)
+            losses = self._objective(self.networks, views, teacher_temperature=TEMPERATURE, formats=self._contexts)
             live.label = Label.BACKWARD
             live.mark("backward", -1)
+            saved = live.now()
             torch.autograd.backward(losses.total)
         for parameter in self.networks.parameters():
             parameter.grad = None
-        return Course(bytes_alive=live.timeline(), marks=tuple(live.marks), saved=live.saved())
+        return Course(bytes_alive=live.timeline(), marks=tuple(live.marks), saved=saved)
 
     def _build(self) -> Networks:
         config, attention = self.config, self.config.runtime.attention
@@ -105,7 +111,7 @@ class Rehearsal:
                 dino=config.dino,
                 ibot=config.ibot,
                 img_size=config.crops.global_crops_size,
-                attention="sdpa" if attention == "xformers" else attention,
+                attention="sdpa" if attention in ON_GPU_ONLY else attention,
                 reductions=self._reductions,
             )
         with self.no_values:
@@ -117,7 +123,8 @@ class Rehearsal:
             _forget_values(networks.ibot_patch_loss, dtype=torch.float32)
         for layer in networks.modules():
             if isinstance(layer, Attention) and self.on_gpu and attention != "explicit":
-                layer.kernel = fused_attention
+                layer.kernel = size_by_size(fused_attention)
+        use_checkpointing(networks.student, config.runtime.activation_checkpointing)
         return networks.train()
 
     def _contexts(self, side: str, part: str) -> AbstractContextManager[None]:
@@ -132,8 +139,6 @@ class Rehearsal:
             stack.enter_context(
                 torch.autocast("cpu", dtype=dtype) if dtype != torch.float32 else nullcontext()  # the device of these
             )
-            if self.on_gpu:
-                stack.enter_context(GpuAutocast())
             yield
 
     def _listen(self) -> None:

@@ -41,6 +41,8 @@ TOGETHER = {
         ("some ranks without a masked patch", with_strategy("FULL_SHARD")),
         ("no masked patch anywhere", with_strategy("SHARD_GRAD_OP")),
         ("sinkhorn", (*with_strategy("FULL_SHARD"), *with_strategy("NO_SHARD")[2:])),  # the heads otherwise
+        ("centering", (*with_strategy("FULL_SHARD"), "runtime.activation_checkpointing=full")),
+        ("sinkhorn", (*with_strategy("FULL_SHARD"), "runtime.compile=always")),
     ],
     4: [
         ("some ranks without a masked patch", with_strategy("SHARD_GRAD_OP")),

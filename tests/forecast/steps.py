@@ -17,7 +17,7 @@ from dinov2.bench.memory import resident_peak
 from dinov2.config.load import load_config
 from dinov2.config.schema import Config
 from dinov2.distributed import World
-from dinov2.forecast.live import LiveBytes, storages
+from dinov2.forecast.live import Label, LiveBytes, storages
 from dinov2.optim import build_schedule, schedule_at
 from dinov2.ssl.precision import Layouts, choose_precision
 from dinov2.train.build import build_tools, start_weights
@@ -85,16 +85,17 @@ def one_process(config: Config) -> StepTools:
     return build_tools(config, world=World(rank=0, size=1, local_rank=0, device=torch.device("cpu")))
 
 
-def counted_step(config: Config) -> LiveBytes:
-    """What a real forward and backward pass of one process held."""
+def counted_step(config: Config) -> tuple[LiveBytes, int]:
+    """What a real forward and backward pass of one process held, and the bytes it kept between the two."""
     tools, batch = one_process(config), batch_of(config)
     outside = [*tools.networks.parameters(), batch.global_crops, batch.local_crops]  # the batch in bytes is let go of
     with LiveBytes(weights=storages(iter(outside))) as live:
         views = replace(batch, masks=batch.masks.clone()).views(mean=config.data.mean, std=config.data.std)
-        with live.saving():
-            losses = tools.objective(tools.networks, views, teacher_temperature=0.05, formats=tools.precision.formats)
+        live.label = Label.LOSSES
+        losses = tools.objective(tools.networks, views, teacher_temperature=0.05, formats=tools.precision.formats)
+        kept = sum(live.now().values())
         torch.autograd.backward(losses.total)
-    return live
+    return live, kept
 
 
 def held_on_rank(world: World, runs: list[list[str]]) -> list[int]:

@@ -31,6 +31,8 @@ KINDS = (
     ("ibot.separate_head=true", "student.num_register_tokens=4", "student.ffn_layer=swiglu"),
     ("crops.local_crops_number=0", "dino.koleo_loss_weight=0"),
     ("ibot.loss_weight=0", "runtime.precision=bf16"),
+    ("runtime.activation_checkpointing=none", "runtime.attention=sdpa", "runtime.precision=bf16"),
+    ("runtime.activation_checkpointing=full", "runtime.precision=bf16"),
 )
 
 
@@ -39,8 +41,8 @@ def test_a_step_without_memory_holds_to_the_byte_what_a_real_one_holds(words: tu
     config = small_config("runtime.precision=fp32", "train.batch_size_per_gpu=3", *words)
     rehearsal = Rehearsal(config, formats=formats_of(config), num_processes=1, on_gpu=False)
     rehearsed = rehearsal.step(batch_size=3, num_masked=num_masked(config))
-    real = counted_step(config)
-    assert sum(rehearsed.saved.values()) == sum(real.saved().values())
+    real, kept = counted_step(config)
+    assert sum(rehearsed.saved.values()) == kept
     assert rehearsed.bytes_alive.sum(axis=1).max() == real.timeline().sum(axis=1).max()
 
 
@@ -68,16 +70,17 @@ def test_the_forecast_of_two_sharded_processes_is_what_they_hold() -> None:
         assert 0.98 < peak.total / max(bytes_of_ranks) < 1.12, words
 
 
-def test_resident_memory_grows_with_the_batch_as_forecast() -> None:
+def test_resident_memory_grows_with_the_batch_as_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # glibc gives back what is freed, and holds no gaps
     grown = []
     for size in (8, 40):
-        words = [*SMALL, "runtime.precision=fp32", f"train.batch_size_per_gpu={size}"]
+        words = [*SMALL, "student.embed_dim=192", "runtime.precision=fp32", f"train.batch_size_per_gpu={size}"]
         config = small_config(*words)
         launch, _ = plan_launch(config, processes=1, per_node=None)
         forecast = Forecaster(config, launch, on_gpu=False, say=lambda _: None).peak(size).total
         grown.append((forecast, resident_after_step(words)))
     (small, small_resident), (large, large_resident) = grown
-    assert 0.8 < (large - small) / (large_resident - small_resident) < 1.25
+    assert 0.95 < (large - small) / (large_resident - small_resident) < 1.05
 
 
 def test_parts_of_the_peak_sum_to_it_and_more_processes_need_less() -> None:
@@ -102,15 +105,15 @@ def test_strategies_order_by_what_stays_gathered() -> None:
 
 
 def test_a_gpu_never_keeps_the_matrix_of_attention_weights() -> None:
-    config = small_config("runtime.precision=bf16", "runtime.attention=sdpa", "student.drop_path_rate=0")
-    explicit = small_config("runtime.precision=bf16", "runtime.attention=explicit", "student.drop_path_rate=0")
     saved = []
-    for one in (config, explicit):
-        rehearsal = Rehearsal(one, formats=formats_of(one), num_processes=2, on_gpu=True)
+    for attention in ("sdpa", "explicit"):
+        words = ("student.drop_path_rate=0", "crops.local_crops_number=0", f"runtime.attention={attention}")
+        config = small_config("runtime.precision=bf16", *words)
+        rehearsal = Rehearsal(config, formats=formats_of(config), num_processes=2, on_gpu=True)
         saved.append(rehearsal.step(batch_size=4, num_masked=80).saved[Label.BACKBONE])
-    tokens = (1 + 64) * (1 + 64) * 8 + (1 + 16) * (1 + 16) * 12  # of 4 pictures, a head and block
-    matrices = 3 * 3 * tokens * 2  # of 3 heads and 3 blocks, in two bytes
-    assert saved[1] - saved[0] > matrices / 2
+    matrices = 3 * 3 * (1 + 64) ** 2 * 8 * 2  # of 3 blocks, 3 heads and 8 crops, in two bytes
+    sums = 3 * 3 * (1 + 64) * 8 * 4  # a float a row, which the fused kernel keeps in their place
+    assert saved[1] - saved[0] == matrices - sums
 
 
 def test_the_largest_batch_fits_and_one_more_picture_does_not() -> None:

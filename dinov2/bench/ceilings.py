@@ -1,0 +1,60 @@
+"""What this machine can do at most: matrix products and copies of memory, measured where they are compared with.
+
+In: a device and a number format. Out: rates. No kernel is faster: one that is bound by arithmetic comes near the first,
+one that is bound by memory near the second.
+"""
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
+FEWEST_RUNS = 3  # the first touches memory that was never used
+COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}  # beyond every cache
+
+
+def matrix_rate(*, device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
+    """FLOP/s of large square matrix products, the best of several over about `seconds`."""
+    side = MATRIX_SIDE[device.type]
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    return 2 * side**3 / _best(lambda: a @ b, device=device, seconds=seconds)
+
+
+def copy_rate(*, device: torch.device, seconds: float = 1.0) -> float:
+    """Bytes/s, read and written together, of a copy from one place of the device's memory to another; the best."""
+    source = torch.ones(COPY_BYTES[device.type], dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / _best(lambda: target.copy_(source), device=device, seconds=seconds)
+
+
+def seconds_of(work: Callable[[], Any], *, device: torch.device) -> float:
+    """Seconds of `work`, until the device has done it."""
+    settle(device)
+    started = time.perf_counter()
+    work()
+    settle(device)
+    return time.perf_counter() - started
+
+
+def settle(device: torch.device) -> None:
+    """Waits until the device has nothing left to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def give_back(device: torch.device) -> None:
+    """Gives the device what nothing holds any more, for others to take."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _best(work: Callable[[], Any], *, device: torch.device, seconds: float) -> float:
+    best, spent, runs = float("inf"), 0.0, 0
+    while spent < seconds or runs < FEWEST_RUNS:
+        took = seconds_of(work, device=device)
+        best, spent, runs = min(best, took), spent + took, runs + 1
+    return best

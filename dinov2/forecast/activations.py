@@ -1,0 +1,106 @@
+"""What a step keeps from its forward pass for its backward pass, by closed formulas.
+
+In: `Dimensions`. Out: bytes by what they belong to. The truth is the rehearsal (`dinov2.forecast.rehearsal`), which
+counts what the code itself keeps; these formulas say why it is so much, and a test holds them to it.
+
+Legend: r tokens that go through a branch, a all tokens, D width, F hidden width, H heads, b bottleneck, K prototypes;
+e bytes of an entry in the format of the products, s of the tokens between the blocks, n of what a norm gives out.
+"""
+
+from dataclasses import dataclass
+
+from dinov2.forecast.dimensions import Dimensions, Head
+from dinov2.forecast.traffic import entry_bytes
+
+FLOAT32 = 4
+NORM_STATISTICS = 2  # mean and inverse deviation of a token, in float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activations:
+    """Bytes of one process at the end of its forward pass, weights left out."""
+
+    blocks: float
+    backbone_ends: float  # pictures in the products' format, tokens before the first and after the last block
+    heads: float
+    losses: float  # gradients of features and prototypes, which the losses compute in their forward pass
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+        return self.blocks + self.backbone_ends + self.heads + self.losses
+
+
+def kept_activations(dims: Dimensions) -> Activations:
+    """All of them."""
+    return Activations(
+        blocks=blocks(dims),
+        backbone_ends=_backbone_ends(dims),
+        heads=sum(_head(dims, head) for head in dims.heads),
+        losses=sum(_losses(dims, head) for head in dims.heads),
+    )
+
+
+def blocks(dims: Dimensions) -> float:
+    """Sum over blocks of `r x bytes of a token`; under full checkpointing `a D s` alone, the input of each block."""
+    everyone = sum(size.rows for size in dims.student)
+    if dims.checkpointing == "full":
+        return float(dims.depth * everyone * dims.width * entry_bytes(dims))
+    return dims.depth * dims.kept_rows() * token_bytes(dims)
+
+
+def token_bytes(dims: Dimensions) -> float:
+    """Of one token in one block.
+
+    Attention: input `D s`, normed `D e`, queries, keys and values `3 D e`, result `D e` (twice where crops of several
+    sizes are put into one row), one float a head, output `D e` for LayerScale. Feed-forward: input `D s`, normed `D e`,
+    hidden `F e` before and after GELU (gated: `4 F e`), output `D e` for LayerScale. Selective checkpointing keeps
+    neither what norms nor what activation functions give. Drop path keeps what it adds to the kept crops, `2 D s`.
+    """
+    width, entry, residual = dims.width, dims.compute_dtype.itemsize, entry_bytes(dims)
+    keeps = dims.checkpointing == "none"
+    normed = width * entry if keeps else 0
+    scaled = width * entry if dims.layer_scale else 0
+    hidden = {(False, True): 2, (False, False): 1, (True, True): 4, (True, False): 2}[dims.gated, keeps] * dims.hidden
+    statistics = 2 * NORM_STATISTICS * FLOAT32 if keeps else 0
+    results = 2 if len(dims.student) > 1 and dims.fused_attention else 1
+    rows_of_scores = dims.num_heads * FLOAT32 if dims.fused_attention else _scores(dims)
+    attention = 3 * width * entry + results * width * entry + rows_of_scores + scaled
+    feed_forward = hidden * entry + scaled
+    added = 2 * width * residual if dims.drops_paths else 0
+    return 2 * width * residual + 2 * normed + statistics + attention + feed_forward + added
+
+
+def _scores(dims: Dimensions) -> float:
+    """Of one token: the weights `H T e` that explicit attention keeps, mean over crop sizes."""
+    rows = sum(size.rows for size in dims.student)
+    weights = sum(size.rows * size.tokens for size in dims.student) / rows
+    return dims.num_heads * weights * dims.compute_dtype.itemsize
+
+
+def _backbone_ends(dims: Dimensions) -> float:
+    """Pictures `values of a patch x e`; input of the final norm, `a D s`, and its statistics.
+
+    Under autocast what the norm gives is kept as well, where KoLeo reads it: in float32 it needs no copy of its own.
+    """
+    patches = sum(size.number * size.patches for size in dims.student)
+    tokens = sum(size.rows for size in dims.student)
+    width, entry = dims.width, dims.compute_dtype.itemsize
+    pictures = patches * dims.patch_values * entry
+    mixed = entry_bytes(dims) > dims.compute_dtype.itemsize
+    normed = width * FLOAT32 if dims.koleo_rows[0] and mixed else 0
+    return pictures + tokens * (width * entry_bytes(dims) + normed + NORM_STATISTICS * FLOAT32)
+
+
+def _head(dims: Dimensions, head: Head) -> float:
+    """`rows x (inputs of every layer, hidden before GELU, bottleneck)`, and the normalised prototypes `K b`."""
+    entry = dims.formats["student", head.name].param_dtype.itemsize
+    first, *inner, bottleneck = head.widths
+    per_row = first * entry + 2 * sum(inner) * entry + bottleneck * (entry + 2 * FLOAT32)
+    return head.student_rows * per_row + head.prototypes * FLOAT32
+
+
+def _losses(dims: Dimensions, head: Head) -> float:
+    """Gradients in float32: `rows x b`, and `K b` for each loss that goes through the head."""
+    calls = int(head.patches > 0) + (len(dims.student) if head.student_cls else 0)
+    return FLOAT32 * head.widths[-1] * (head.student_rows + calls * head.prototypes)
