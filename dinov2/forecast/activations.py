@@ -9,6 +9,8 @@ e bytes of an entry in the format of the products, s of the tokens between the b
 
 from dataclasses import dataclass
 
+import torch
+
 from dinov2.forecast.dimensions import Dimensions, Head
 from dinov2.forecast.traffic import entry_bytes
 
@@ -46,50 +48,46 @@ def blocks(dims: Dimensions) -> float:
     everyone = sum(size.rows for size in dims.student)
     if dims.checkpointing == "full":
         return float(dims.depth * everyone * dims.width * entry_bytes(dims))
-    return dims.depth * dims.kept_rows() * token_bytes(dims)
+    return dims.depth * (dims.kept_rows() * token_bytes(dims) + _scaled_matrices(dims))
 
 
 def token_bytes(dims: Dimensions) -> float:
     """Of one token in one block.
 
-    Attention: input `D s`, normed `D e`, queries, keys and values `3 D e`, result `D e` (twice where crops of several
-    sizes are put into one row), one float a head, output `D e` for LayerScale. Feed-forward: input `D s`, normed `D e`,
-    hidden `F e` before and after GELU (gated: `4 F e`), output `D e` for LayerScale. Selective checkpointing keeps
-    neither what norms nor what activation functions give. Drop path keeps what it adds to the kept crops, `2 D s`.
+    Attention: input `D s`, normed `D e`, queries, keys and values `3 D e`, result `D e`; of a fused kernel one float a
+    head besides, and the result twice where crops of several sizes are put into one row. Feed-forward: input `D s`,
+    normed `D e`, hidden `F e` before and after GELU (gated: `4 F e`). In fp16 the output of both for LayerScale, `2 D e`.
+    Selective checkpointing keeps neither what norms nor what activation functions give. Drop path keeps what it adds to
+    the kept crops, `2 D s`.
     """
     width, entry, residual = dims.width, dims.compute_dtype.itemsize, entry_bytes(dims)
     keeps = dims.checkpointing == "none"
     normed = width * entry if keeps else 0
-    scaled = width * entry if dims.layer_scale else 0
+    scaled = width * entry if dims.layer_scale and dims.compute_dtype == torch.float16 else 0
     hidden = {(False, True): 2, (False, False): 1, (True, True): 4, (True, False): 2}[dims.gated, keeps] * dims.hidden
     statistics = 2 * NORM_STATISTICS * FLOAT32 if keeps else 0
     results = 2 if len(dims.student) > 1 and dims.fused_attention else 1
-    rows_of_scores = dims.num_heads * FLOAT32 if dims.fused_attention else _scores(dims)
+    rows_of_scores = dims.num_heads * FLOAT32 if dims.fused_attention else 0
     attention = 3 * width * entry + results * width * entry + rows_of_scores + scaled
     feed_forward = hidden * entry + scaled
     added = 2 * width * residual if dims.drops_paths else 0
     return 2 * width * residual + 2 * normed + statistics + attention + feed_forward + added
 
 
-def _scores(dims: Dimensions) -> float:
-    """Of one token: the weights `H T e` that explicit attention keeps, mean over crop sizes."""
-    rows = sum(size.rows for size in dims.student)
-    weights = sum(size.rows * size.tokens for size in dims.student) / rows
-    return dims.num_heads * weights * dims.compute_dtype.itemsize
+def _scaled_matrices(dims: Dimensions) -> float:
+    """The last matrix of each branch times its LayerScale: `D D e` of attention, `F D e` of the feed-forward."""
+    if not dims.layer_scale or dims.compute_dtype == torch.float16:
+        return 0.0
+    return float((dims.width + dims.hidden) * dims.width * dims.compute_dtype.itemsize)
 
 
 def _backbone_ends(dims: Dimensions) -> float:
-    """Pictures `values of a patch x e`; input of the final norm, `a D s`, and its statistics.
-
-    Under autocast what the norm gives is kept as well, where KoLeo reads it: in float32 it needs no copy of its own.
-    """
+    """Pictures `values of a patch x e`, in float32 those of the batch; input of the final norm `a D s`, its statistics."""
     patches = sum(size.number * size.patches for size in dims.student)
     tokens = sum(size.rows for size in dims.student)
     width, entry = dims.width, dims.compute_dtype.itemsize
-    pictures = patches * dims.patch_values * entry
-    mixed = entry_bytes(dims) > dims.compute_dtype.itemsize
-    normed = width * FLOAT32 if dims.koleo_rows[0] and mixed else 0
-    return pictures + tokens * (width * entry_bytes(dims) + normed + NORM_STATISTICS * FLOAT32)
+    pictures = patches * dims.patch_values * entry if entry < FLOAT32 else 0
+    return pictures + tokens * (width * entry_bytes(dims) + NORM_STATISTICS * FLOAT32)
 
 
 def _head(dims: Dimensions, head: Head) -> float:

@@ -59,7 +59,8 @@ def _backbone(dims: Dimensions, table: Flops) -> None:
         table["linear layers"][backward] += 2 * crops * size.tokens * per_row
         attended = crops * attention(dims, tokens=size.tokens)
         table["attention"][forward] += attended
-        table["attention"][backward] += attended * (2.5 if dims.fused_attention else 2.0)
+        # Four products of this size in pairs, and the weights again, which no kernel keeps.
+        table["attention"][backward] += attended * 2.5
 
 
 def patch_embedding(dims: Dimensions) -> float:

@@ -33,9 +33,10 @@ NORMS_AGAIN = 4  # two norms, each reads and writes
 class Touches:
     """How often one block goes over tensors of width D and of width F, per token that goes through a branch.
 
-    Forward: two norms (each reads and writes), two LayerScales, two residuals (read two, write one), GELU. Backward:
-    their gradients, those of LayerScale's factors and of the biases, and queries, keys and values put together. A
-    compiler joins what follows on each other: LayerScale, residual and norm are then one reading and writing.
+    Forward: two norms (each reads and writes), two residuals (read two, write one), GELU. Backward: their gradients,
+    those of the biases, and queries, keys and values put together. In fp16 two LayerScales besides; otherwise their
+    factors are in the matrices. A compiler joins what follows on each other: LayerScale, residual and norm are then one
+    reading and writing.
     """
 
     forward_width: int
@@ -44,6 +45,8 @@ class Touches:
     backward_width: int
     backward_hidden: int
     backward_gated: int
+    scale_forward: int  # of width D, where LayerScale is computed by itself
+    scale_backward: int
     packing: int  # results of attention put into one row where there are several sizes of crops, forward
     dropping_kept: int  # forward and backward, of kept tokens, where drop path takes some of them
     dropping_all: int  # and of all tokens
@@ -53,12 +56,14 @@ class Touches:
 
 
 EAGER = Touches(
-    forward_width=14,
+    forward_width=10,
     forward_hidden=2,
     forward_gated=5,
-    backward_width=41,
+    backward_width=29,
     backward_hidden=4,
     backward_gated=15,
+    scale_forward=4,
+    scale_backward=12,
     packing=2,
     dropping_kept=24,
     dropping_all=20,
@@ -73,6 +78,8 @@ COMPILED = Touches(
     backward_width=24,
     backward_hidden=4,
     backward_gated=7,
+    scale_forward=0,
+    scale_backward=0,
     packing=2,
     dropping_kept=10,
     dropping_all=10,
@@ -106,9 +113,10 @@ def blocks(dims: Dimensions, *, touches: Touches) -> dict[str, float]:
     kept, everyone = dims.kept_rows(), sum(size.rows for size in dims.student)
     dropping = touches.dropping_kept * kept + touches.dropping_all * everyone if dims.drops_paths else 0.0
     inner = dims.hidden * (touches.forward_gated if dims.gated else touches.forward_hidden)
-    forward = touches.forward_width * dims.width + inner
+    scales = int(dims.layer_scale and dims.compute_dtype == torch.float16)
+    forward = (touches.forward_width + scales * touches.scale_forward) * dims.width + inner
     hidden = dims.hidden * (touches.backward_gated if dims.gated else touches.backward_hidden)
-    backward = touches.backward_width * dims.width + hidden
+    backward = (touches.backward_width + scales * touches.scale_backward) * dims.width + hidden
     by_pass = {
         "teacher": sum(size.rows for size in dims.teacher) * forward,
         "student forward": kept * (forward + several * dims.width) + dropping * dims.width / 2,

@@ -32,15 +32,14 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim, bias=proj_bias)
 
     def mix(self, qkv: Tensor, groups: Groups) -> Tensor:
-        """Every token from those of its picture, then the output's matrix.  [T, 3 D] -> [T, D]"""
-        attended = self.kernel(qkv.view(len(qkv), 3, self.num_heads, -1), groups)  # [T, H, d]
-        projected: Tensor = self.proj(attended.flatten(1))
-        return projected
+        """Every token from those of its picture; `proj` is what follows.  [T, 3 D] -> [T, D]"""
+        return self.kernel(qkv.view(len(qkv), 3, self.num_heads, -1), groups).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, N, D] -> [B, N, D]"""
         tokens, groups = pack([x])
-        return self.mix(self.qkv(tokens), groups).view_as(x)
+        projected: Tensor = self.proj(self.mix(self.qkv(tokens), groups))
+        return projected.view_as(x)
 
 
 def use_attention(module: nn.Module, name: str) -> None:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from dinov2.layers.attention import Attention
 from dinov2.layers.drop_path import Kept, add_back, draw_kept, take
 from dinov2.layers.kernels import AttentionKernel, sdpa_attention
-from dinov2.layers.layer_scale import LayerScale
+from dinov2.layers.layer_scale import LayerScale, ending
 from dinov2.layers.mlp import Mlp, NoFfn
 from dinov2.layers.packing import Groups, pack, unpack
 from dinov2.layers.swiglu import SwiGLUFFN
@@ -119,13 +119,19 @@ class Block(nn.Module):
     def attention_branch(self, x: Tensor, groups: Groups) -> Tensor:
         """What attention adds.  [T, D] -> [T, D]"""
         qkv = self._maybe_again(lambda tokens: self.attn.qkv(self.norm1(tokens)), x)
-        update: Tensor = self.ls1(self.attn.mix(qkv, groups))
+        attended = self.attn.mix(qkv, groups)
+        matrix, after = ending(self.attn.proj, self.ls1, attended)
+        update: Tensor = after(matrix(attended))
         return update
 
     def ffn_branch(self, x: Tensor) -> Tensor:
         """What the feed-forward adds.  [T, D] -> [T, D]"""
         hidden = self._maybe_again(lambda tokens: self.mlp.expand(self.norm2(tokens)), x)
-        update: Tensor = self.ls2(self._maybe_again(self.mlp.contract, hidden))
+        if self.mlp.last is None:
+            update: Tensor = self.ls2(self.mlp.activate(hidden))
+            return update
+        matrix, after = ending(self.mlp.last, self.ls2, hidden)
+        update = after(self._maybe_again(lambda hidden: matrix(self.mlp.activate(hidden)), hidden))
         return update
 
     def _maybe_again(self, work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def sdpa_attention(qkv: Tensor, groups: Groups) -> Tensor:
 
 
 def explicit_attention(qkv: Tensor, groups: Groups) -> Tensor:
-    """Two products around a softmax, with the [B, H, N, N] matrix of weights in memory; kept for the backward pass."""
+    """Two products around a softmax, with the [B, H, N, N] matrix of weights in memory, one size and layer at a time."""
     attended: Tensor = _Explicit.apply(qkv, groups)  # type: ignore[no-untyped-call]
     return attended
 
@@ -56,8 +56,9 @@ def explicit_attention(qkv: Tensor, groups: Groups) -> Tensor:
 class _Explicit(torch.autograd.Function):
     """Attention as products of whole matrices, laid out so that each way copies its operands once.
 
-    Beside its result the forward pass keeps queries, keys and values, each picture and head a matrix of its own, and
-    the weights; the gradient of [T, 3, H, d] is written in place, size by size.
+    The forward pass keeps queries, keys and values, each picture and head a matrix of its own. The weights are computed
+    again for the backward pass: one product of the six, and by far the most memory. The gradient of [T, 3, H, d] is
+    written in place, size by size.
     """
 
     @staticmethod
@@ -71,11 +72,9 @@ class _Explicit(torch.autograd.Function):
                 matrices.view(3, batch, heads, length, width).copy_(part.permute(2, 0, 3, 1, 4))
                 queries, keys, values = matrices.unbind()
                 queries.mul_(width**-0.5)
-                scores = torch.bmm(queries, keys.transpose(1, 2))
-                weights = torch.softmax(scores, dim=-1)  # sums in float32 inside; only its result is kept
-                mixed = torch.bmm(weights, values)  # [B*H, N, d]
+                mixed = torch.bmm(_weights(queries, keys), values)  # [B*H, N, d]
                 out.copy_(mixed.view(batch, heads, length, width).transpose(1, 2))
-                kept += [matrices, weights]
+                kept.append(matrices)
         ctx.groups = groups
         ctx.save_for_backward(*kept)
         return attended
@@ -86,11 +85,11 @@ class _Explicit(torch.autograd.Function):
         (gradient,) = gradients  # [T, H, d]
         total, heads, width = gradient.shape
         of_qkv = gradient.new_empty((total, 3, heads, width))
-        kept = iter(ctx.saved_tensors)
+        parts, outs = unpack(gradient, ctx.groups), unpack(of_qkv, ctx.groups)
         with torch.autocast(gradient.device.type, enabled=False):
-            for part, out in zip(unpack(gradient, ctx.groups), unpack(of_qkv, ctx.groups), strict=True):
-                matrices, weights = next(kept), next(kept)
+            for part, out, matrices in zip(parts, outs, ctx.saved_tensors, strict=True):
                 queries, keys, values = matrices.unbind()
+                weights = _weights(queries, keys)
                 of_mixed = part.transpose(1, 2).flatten(0, 1)  # [B*H, N, d]
                 of_weights = torch.bmm(of_mixed, values.transpose(1, 2))
                 of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
@@ -100,6 +99,11 @@ class _Explicit(torch.autograd.Function):
                 torch.bmm(weights.transpose(1, 2), of_mixed, out=of_matrices[2])
                 out.copy_(of_matrices.view(3, -1, heads, part.shape[1], width).permute(1, 3, 0, 2, 4))
         return of_qkv, None
+
+
+def _weights(queries: Tensor, keys: Tensor) -> Tensor:
+    """How much each token takes of each other; sums in float32 inside.  2 x [B*H, N, d] -> [B*H, N, N]"""
+    return torch.softmax(torch.bmm(queries, keys.transpose(1, 2)), dim=-1)
 
 
 def auto_attention(qkv: Tensor, groups: Groups) -> Tensor:

@@ -26,26 +26,34 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]"""
-        return self.contract(self.expand(x))
+        y: Tensor = self.fc2(self.activate(self.expand(x)))
+        return y
+
+    @property
+    def last(self) -> nn.Linear:
+        """The matrix at the end."""
+        return self.fc2
 
     def expand(self, x: Tensor) -> Tensor:
         """The first matrix: what the rest is computed from.  [..., D] -> [..., hidden]"""
         hidden: Tensor = self.fc1(x)
         return hidden
 
-    def contract(self, hidden: Tensor) -> Tensor:
-        """All behind it.  [..., hidden] -> [..., D]"""
-        y: Tensor = self.fc2(self.act(hidden))
-        return y
+    def activate(self, hidden: Tensor) -> Tensor:
+        """What the last matrix sees.  [..., hidden] -> [..., hidden]"""
+        active: Tensor = self.act(hidden)
+        return active
 
 
 class NoFfn(nn.Identity):
     """No feed-forward: the branch gives the normed tokens themselves."""
 
+    last = None
+
     def expand(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]"""
         return x
 
-    def contract(self, hidden: Tensor) -> Tensor:
+    def activate(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [..., D]"""
         return hidden

@@ -23,15 +23,20 @@ class SwiGLUFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]"""
-        return self.contract(self.expand(x))
+        y: Tensor = self.w3(self.activate(self.expand(x)))
+        return y
+
+    @property
+    def last(self) -> nn.Linear:
+        """The matrix at the end."""
+        return self.w3
 
     def expand(self, x: Tensor) -> Tensor:
         """The first matrix: what the rest is computed from.  [..., D] -> [..., 2 width]"""
         both: Tensor = self.w12(x)
         return both
 
-    def contract(self, hidden: Tensor) -> Tensor:
-        """All behind it.  [..., 2 width] -> [..., D]"""
+    def activate(self, hidden: Tensor) -> Tensor:
+        """What the last matrix sees.  [..., 2 width] -> [..., width]"""
         gate, value = hidden.chunk(2, dim=-1)
-        y: Tensor = self.w3(silu(gate) * value)
-        return y
+        return silu(gate) * value

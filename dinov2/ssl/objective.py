@@ -219,7 +219,7 @@ class Objective:
             formats=formats,
         )
         return _Outputs(
-            global_tokens=on_global["x_norm_clstoken"],
+            global_tokens=on_global["x_norm_clstoken"].clone(),  # a view would keep all normed tokens in memory
             global_cls=global_cls,
             local_cls=local_cls[0] if with_local else None,
             patches=of_patches,

@@ -104,16 +104,15 @@ def test_strategies_order_by_what_stays_gathered() -> None:
     assert set(with_strategy(forecaster.formats, "NO_SHARD").values()) != set(forecaster.formats.values())
 
 
-def test_a_gpu_never_keeps_the_matrix_of_attention_weights() -> None:
+def test_no_kernel_keeps_the_matrix_of_attention_weights() -> None:
     saved = []
     for attention in ("sdpa", "explicit"):
         words = ("student.drop_path_rate=0", "crops.local_crops_number=0", f"runtime.attention={attention}")
         config = small_config("runtime.precision=bf16", *words)
         rehearsal = Rehearsal(config, formats=formats_of(config), num_processes=2, on_gpu=True)
         saved.append(rehearsal.step(batch_size=4, num_masked=80).saved[Label.BACKBONE])
-    matrices = 3 * 3 * (1 + 64) ** 2 * 8 * 2  # of 3 blocks, 3 heads and 8 crops, in two bytes
-    sums = 3 * 3 * (1 + 64) * 8 * 4  # a float a row, which the fused kernel keeps in their place
-    assert saved[1] - saved[0] == matrices - sums
+    sums = 3 * 3 * (1 + 64) * 8 * 4  # of 3 blocks, 3 heads and 8 crops a float a row, which the fused kernel keeps
+    assert saved[0] - saved[1] == sums
 
 
 def test_the_largest_batch_fits_and_one_more_picture_does_not() -> None:
