@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this measurement."""
     add_case_arguments(parser)
     add_form_arguments(parser, precision=["bf16"])
-    parser.set_defaults(checkpointing=["none", "selective", "full"], compile=["never"])
+    parser.set_defaults(checkpointing=["none", "pointwise", "selective", "full"], compile=["never"])
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="pictures (default: half the batch, and the batch)")
     parser.add_argument("--against", choices=["plain"], help="also the step as public code does it")
     parser.add_argument("--largest", action="store_true", help="also find the largest batch that fits, for each form")

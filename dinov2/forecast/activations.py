@@ -56,15 +56,16 @@ def token_bytes(dims: Dimensions) -> float:
 
     Attention: input `D s`, normed `D e`, queries, keys and values `3 D e`, result `D e`; of a fused kernel one float a
     head besides, and the result twice where crops of several sizes are put into one row. Feed-forward: input `D s`,
-    normed `D e`, hidden `F e` before and after GELU (gated: `4 F e`). In fp16 the output of both for LayerScale, `2 D e`.
-    Selective checkpointing keeps neither what norms nor what activation functions give. Drop path keeps what it adds to
-    the kept crops, `2 D s`.
+    normed `D e`, hidden `F e` before and after GELU (gated: `4 F e`). In fp16 both outputs for LayerScale, `2 D e`.
+    Pointwise checkpointing keeps neither what norms nor what activation functions give, selective nothing hidden. Drop
+    path keeps what it adds to the kept crops, `2 D s`.
     """
     width, entry, residual = dims.width, dims.compute_dtype.itemsize, entry_bytes(dims)
     keeps = dims.checkpointing == "none"
     normed = width * entry if keeps else 0
     scaled = width * entry if dims.layer_scale and dims.compute_dtype == torch.float16 else 0
-    hidden = {(False, True): 2, (False, False): 1, (True, True): 4, (True, False): 2}[dims.gated, keeps] * dims.hidden
+    of_hidden = {"none": 2, "pointwise": 1}.get(dims.checkpointing, 0)  # before and after the activation function
+    hidden = of_hidden * dims.hidden * (2 if dims.gated else 1)
     statistics = 2 * NORM_STATISTICS * FLOAT32 if keeps else 0
     results = 2 if len(dims.student) > 1 and dims.fused_attention else 1
     rows_of_scores = dims.num_heads * FLOAT32 if dims.fused_attention else 0
@@ -82,7 +83,7 @@ def _scaled_matrices(dims: Dimensions) -> float:
 
 
 def _backbone_ends(dims: Dimensions) -> float:
-    """Pictures `values of a patch x e`, in float32 those of the batch; input of the final norm `a D s`, its statistics."""
+    """Pictures `values of a patch x e`, in float32 those of the batch; the final norm's input `a D s`, its statistics."""
     patches = sum(size.number * size.patches for size in dims.student)
     tokens = sum(size.rows for size in dims.student)
     width, entry = dims.width, dims.compute_dtype.itemsize

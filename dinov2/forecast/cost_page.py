@@ -185,7 +185,10 @@ def cost_lines(report: CostReport) -> Iterator[str]:
         "GPUs that never wait; one GPU alone keeps its tokens in float32 (autocast) and is slower than one of many."
     )
     if report.compiled:
-        yield "compiled: bytes moved are those of fused operations; what is kept is counted eagerly, an upper bound."
+        yield (
+            "compiled: bytes moved are those of fused operations; what is kept is that of eager blocks with pointwise "
+            "checkpointing."
+        )
     if report.known is not None:
         of_peak = KNOWN_RATE * report.flops_undropped / KNOWN_PEAK
         yield (

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from dinov2.batch import NUM_GLOBAL_CROPS
-from dinov2.config.schema import Config
+from dinov2.config.schema import Config, Runtime
 from dinov2.data.masking import mask_recipe
+from dinov2.layers.block import Checkpointing
 from dinov2.layers.drop_path import num_kept
 from dinov2.layers.kernels import EXPLICIT_UP_TO_TOKENS
 from dinov2.layers.swiglu import swiglu_width
@@ -89,7 +90,7 @@ class Dimensions:
     koleo_rows: tuple[int, int]  # rows of one crop, and rows among which neighbours are sought; (0, 0): no KoLeo
     sinkhorn: bool
     fused_attention: bool  # a kernel that recomputes the scores in the backward pass
-    checkpointing: str  # runtime.activation_checkpointing
+    checkpointing: Checkpointing  # see `checkpointing_of`
     formats: Layouts
 
     @property
@@ -111,6 +112,13 @@ class Dimensions:
         """Tokens that go through a branch of one block, mean over blocks."""
         of_blocks = [sum(k * s.tokens for k, s in zip(kept, self.student, strict=True)) for kept in self.kept]
         return sum(of_blocks) / len(of_blocks)
+
+
+def checkpointing_of(runtime: Runtime, *, on_gpu: bool) -> Checkpointing:
+    """What the backward pass computes again; of a compiled block the nearest that an eager one can do."""
+    compiled = runtime.compile == "always" or (runtime.compile == "auto" and on_gpu and runtime.attention != "xformers")
+    how = runtime.activation_checkpointing
+    return "pointwise" if compiled and how != "full" else how
 
 
 def dimensions_of(
@@ -160,7 +168,7 @@ def dimensions_of(
         koleo_rows=(pictures, everyone) if config.dino.koleo_loss_weight > 0 else (0, 0),
         sinkhorn=config.train.centering == "sinkhorn_knopp",
         fused_attention=_is_fused(config, formats, crops=crops, on_gpu=on_gpu),
-        checkpointing=config.runtime.activation_checkpointing,
+        checkpointing=checkpointing_of(config.runtime, on_gpu=on_gpu),
         formats=formats,
     )
 

@@ -15,8 +15,8 @@ from dinov2.forecast.dimensions import Dimensions, Head
 PASSES = ("teacher", "student forward", "student backward", "computed again")
 PARTS = ("patch embedding", "linear layers", "attention", "head MLP", "prototypes", "KoLeo")
 
-# Products that are computed once more in the backward pass, by `runtime.activation_checkpointing`.
-COMPUTED_AGAIN = {"none": (), "selective": (), "full": ("linear layers", "attention")}
+# Products of whole blocks that are computed once more in the backward pass, by `runtime.activation_checkpointing`.
+COMPUTED_AGAIN = {"none": (), "pointwise": (), "selective": (), "full": ("linear layers", "attention")}
 
 Flops = dict[str, dict[str, float]]
 """part -> pass -> FLOPs"""
@@ -34,6 +34,8 @@ def step_flops(dims: Dimensions) -> Flops:
     table["KoLeo"]["student forward"] += koleo(dims)
     for part in COMPUTED_AGAIN[dims.checkpointing]:
         table[part]["computed again"] = table[part]["student forward"]
+    if dims.checkpointing == "selective":
+        table["linear layers"]["computed again"] = dims.depth * dims.kept_rows() * first_matrix(dims)
     return table
 
 
@@ -76,6 +78,11 @@ def linear_layers(dims: Dimensions) -> float:
     """
     feed_forward = (6.0 if dims.gated else 4.0) * dims.width * dims.hidden
     return 8.0 * dims.width**2 + feed_forward
+
+
+def first_matrix(dims: Dimensions) -> float:
+    """Of one token in one block, what selective checkpointing computes again: `2 D F`, gated `2 D 2F`."""
+    return (4.0 if dims.gated else 2.0) * dims.width * dims.hidden
 
 
 def attention(dims: Dimensions, *, tokens: int) -> float:

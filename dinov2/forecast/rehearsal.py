@@ -4,8 +4,8 @@ In: a configuration, the number formats of its parts, a batch size. Out: a `Cour
 every operation of the forward and the backward pass. The networks, the losses and their order are those of the
 training; only the values are missing, so that a step of any size takes seconds and no memory.
 
-The blocks run eagerly, whatever `runtime.compile` says: a compiled block keeps no more than an eager one with selective
-checkpointing, so that what is counted here is an upper bound for it.
+The blocks run eagerly, whatever `runtime.compile` says: in the place of a compiled block stands one with pointwise
+checkpointing, which keeps about as much.
 
 Weights, optimiser and their exchange between processes are not in it: they depend on the sharding and are added by
 `dinov2.forecast.sharding`.
@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_map
 
 from dinov2.batch import NUM_GLOBAL_CROPS, Batch
 from dinov2.config.schema import Config
+from dinov2.forecast.dimensions import checkpointing_of
 from dinov2.forecast.live import Label, LiveBytes, storages
 from dinov2.forecast.on_gpu import GpuAutocast, fused_attention
 from dinov2.layers import Attention
@@ -124,7 +125,7 @@ class Rehearsal:
         for layer in networks.modules():
             if isinstance(layer, Attention) and self.on_gpu and attention != "explicit":
                 layer.kernel = size_by_size(fused_attention)
-        use_checkpointing(networks.student, config.runtime.activation_checkpointing)
+        use_checkpointing(networks.student, checkpointing_of(config.runtime, on_gpu=self.on_gpu))
         return networks.train()
 
     def _contexts(self, side: str, part: str) -> AbstractContextManager[None]:

@@ -50,7 +50,7 @@ class Touches:
     packing: int  # results of attention put into one row where there are several sizes of crops, forward
     dropping_kept: int  # forward and backward, of kept tokens, where drop path takes some of them
     dropping_all: int  # and of all tokens
-    again: bool  # selective checkpointing does norms and activation functions once more; a compiler sees to that itself
+    again: bool  # checkpointing does norms and activation functions once more; a compiler sees to that itself
     student_logit_bytes: int  # per entry of [M, K], against targets computed from the teacher's logits on the way
     teacher_logit_bytes: int  # per entry, Sinkhorn's three rounds
 
@@ -124,7 +124,7 @@ def blocks(dims: Dimensions, *, touches: Touches) -> dict[str, float]:
     }
     if dims.checkpointing == "full":
         by_pass["computed again"] = by_pass["student forward"]
-    elif dims.checkpointing == "selective" and touches.again:
+    elif dims.checkpointing in ("pointwise", "selective") and touches.again:
         by_pass["computed again"] = kept * (NORMS_AGAIN * dims.width + inner)
     return {name: entry * size for name, size in by_pass.items()}
 

@@ -20,7 +20,7 @@ from dinov2.layers.mlp import Mlp, NoFfn
 from dinov2.layers.packing import Groups, pack, unpack
 from dinov2.layers.swiglu import SwiGLUFFN
 
-Checkpointing = Literal["none", "selective", "full"]
+Checkpointing = Literal["none", "pointwise", "selective", "full"]
 Compute = Callable[[Tensor, Groups, tuple[Kept, Kept] | None], Tensor]
 
 LAYER_NORM_EPS = 1e-6
@@ -49,8 +49,8 @@ class Block(nn.Module):
     """x + ls1(attn(norm1 x)), then x + ls2(mlp(norm2 x)).
 
     `compute`: another form of `deterministic` to run in its place, such as a compiled one. `checkpointing` says what
-    the backward pass computes again: nothing; "selective" norms, casts and activation functions, but no matrix product
-    and no attention; "full" the whole block from its input.
+    the backward pass computes again: nothing; "pointwise" norms, casts and activation functions; "selective" besides
+    them the first matrix of the feed-forward, whose result is the largest of all; "full" all from the block's input.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Block(nn.Module):
 
     def attention_branch(self, x: Tensor, groups: Groups) -> Tensor:
         """What attention adds.  [T, D] -> [T, D]"""
-        qkv = self._maybe_again(lambda tokens: self.attn.qkv(self.norm1(tokens)), x)
+        qkv = self._maybe_again(lambda tokens: self.attn.qkv(self.norm1(tokens)), x, by=("pointwise", "selective"))
         attended = self.attn.mix(qkv, groups)
         matrix, after = ending(self.attn.proj, self.ls1, attended)
         update: Tensor = after(matrix(attended))
@@ -126,17 +126,23 @@ class Block(nn.Module):
 
     def ffn_branch(self, x: Tensor) -> Tensor:
         """What the feed-forward adds.  [T, D] -> [T, D]"""
-        hidden = self._maybe_again(lambda tokens: self.mlp.expand(self.norm2(tokens)), x)
         if self.mlp.last is None:
-            update: Tensor = self.ls2(self.mlp.activate(hidden))
+            update: Tensor = self.ls2(self.norm2(x))
             return update
-        matrix, after = ending(self.mlp.last, self.ls2, hidden)
-        update = after(self._maybe_again(lambda hidden: matrix(self.mlp.activate(hidden)), hidden))
-        return update
+        matrix, after = ending(self.mlp.last, self.ls2, x)
 
-    def _maybe_again(self, work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """What ends in a matrix product: that is not made again, for its result is not kept for the backward pass."""
-        return self._again(work, x) if self.checkpointing == "selective" else work(x)
+        def expand(tokens: Tensor) -> Tensor:
+            return self._maybe_again(lambda t: self.mlp.expand(self.norm2(t)), tokens, by=("pointwise",))
+
+        def contract(hidden: Tensor) -> Tensor:
+            return self._maybe_again(lambda h: matrix(self.mlp.activate(h)), hidden, by=("pointwise",))
+
+        added: Tensor = after(self._maybe_again(lambda tokens: contract(expand(tokens)), x, by=("selective",)))
+        return added
+
+    def _maybe_again(self, work: Callable[[Tensor], Tensor], x: Tensor, *, by: tuple[Checkpointing, ...]) -> Tensor:
+        """What ends in a matrix product: that one is not made again, for its backward pass needs its input alone."""
+        return self._again(work, x) if self.checkpointing in by else work(x)
 
     @staticmethod
     def _again(work: Callable[..., Tensor], *given: Any) -> Tensor:
@@ -155,12 +161,12 @@ def compile_blocks(module: nn.Module) -> None:
     """Every block below `module` computes in a form that torch compiles when it first runs, for the shapes it then has.
 
     One form serves all blocks of equal shape and drop-path rate. A compiled block chooses by itself what its backward
-    pass computes again, so "selective" checkpointing changes nothing in it.
+    pass computes again, about what "pointwise" does, so of the kinds of checkpointing only "full" changes it.
     """
     blocks = [block for block in module.modules() if isinstance(block, Block)]
     # A form per drop-path rate, with and without gradients; beyond the limit torch would go on without compiling.
     torch.compiler.config.recompile_limit = max(torch.compiler.config.recompile_limit, 2 * len(blocks) + FEW_SHAPES)
     for block in blocks:
-        if block.checkpointing == "selective":
+        if block.checkpointing != "full":
             block.checkpointing = "none"
         block.compute = torch.compile(block.deterministic, fullgraph=True, dynamic=False)

@@ -48,7 +48,7 @@ def sdpa_attention(qkv: Tensor, groups: Groups) -> Tensor:
 
 
 def explicit_attention(qkv: Tensor, groups: Groups) -> Tensor:
-    """Two products around a softmax, with the [B, H, N, N] matrix of weights in memory, one size and layer at a time."""
+    """Two products around a softmax, with the [B, H, N, N] matrix of weights in memory, one size at a time."""
     attended: Tensor = _Explicit.apply(qkv, groups)  # type: ignore[no-untyped-call]
     return attended
 
@@ -114,7 +114,9 @@ def auto_attention(qkv: Tensor, groups: Groups) -> Tensor:
     """
     half = qkv.dtype in (torch.bfloat16, torch.float16)
     short = max(length for _, length in groups) <= EXPLICIT_UP_TO_TOKENS
-    return explicit_attention(qkv, groups) if qkv.device.type == "cpu" and half and short else sdpa_attention(qkv, groups)
+    return (
+        explicit_attention(qkv, groups) if qkv.device.type == "cpu" and half and short else sdpa_attention(qkv, groups)
+    )
 
 
 def choose_attention(name: str, device: torch.device | None = None) -> AttentionKernel:
@@ -159,9 +161,7 @@ def _xformers_attention() -> AttentionKernel:
     def attend(qkv: Tensor, groups: Groups) -> Tensor:
         _refuse_cpu(qkv.device, name="xformers")
         queries, keys, values = qkv.unsqueeze(0).unbind(dim=2)  # 3 x [1, T, H, d]
-        attended: Tensor = ops.memory_efficient_attention(
-            queries, keys, values, attn_bias=diagonal(groups, qkv.device)
-        )
+        attended: Tensor = ops.memory_efficient_attention(queries, keys, values, attn_bias=diagonal(groups, qkv.device))
         return attended.squeeze(0)
 
     return attend

@@ -54,9 +54,10 @@ def test_units_and_shapes_are_those_of_the_networks(words: tuple[str, ...], head
 @pytest.mark.parametrize(
     ("processes", "words"),
     [
-        (2, ("runtime.activation_checkpointing=none", "runtime.precision=bf16")),
+        (2, ("runtime.activation_checkpointing=none", "runtime.compile=never")),
         (2, ("student.drop_path_rate=0", "runtime.precision=fp32")),
         (2, ("runtime.activation_checkpointing=full", "runtime.precision=fp16")),
+        (2, ("runtime.compile=never", "student.ffn_layer=swiglu")),
         (1, ("runtime.precision=bf16",)),
         (1, ("runtime.precision=bf16", "runtime.activation_checkpointing=none", "student.drop_path_rate=0")),
         (2, ("student.ffn_layer=swiglu", "student.num_register_tokens=4", "ibot.separate_head=true")),

@@ -1,6 +1,5 @@
 """FLOPs by formula, against torch's own count of real steps."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,7 @@ KINDS = (
     ("student.ffn_layer=identity", "train.centering=sinkhorn_knopp"),
     ("crops.local_crops_number=0", "student.in_chans=1", "dino.head_nlayers=1"),
     ("runtime.activation_checkpointing=full", "runtime.attention=sdpa"),
+    ("runtime.activation_checkpointing=pointwise", "student.ffn_layer=swiglu"),
     ("runtime.activation_checkpointing=full", "student.drop_path_rate=0.5", "runtime.attention=explicit"),
     ("ibot.loss_weight=0", "dino.koleo_loss_weight=0"),
     ("dino.loss_weight=0",),
@@ -51,6 +51,7 @@ def test_the_formulas_give_what_torch_counts_in_a_real_step(words: tuple[str, ..
 def test_a_film_of_the_published_recipe_costs_what_is_known() -> None:
     config = load_config(RADDINO, overrides=[]).config
     dims = undropped(dimensions_of(config, pictures=40, processes=64))
+    assert dims.checkpointing == "pointwise"  # as its compiled blocks do
     # Known is 3.34 TFLOP: every crop through every branch, attention's backward pass as twice its forward pass.
     table = step_flops(dims)
     scores_again = table["attention"]["student forward"] / 2

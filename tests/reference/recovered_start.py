@@ -79,7 +79,7 @@ def recover_start(student: State, teacher: State, *, momenta: list[float], repla
 
 
 def _shaken(best: State, smallest: float, student: State, teacher: State, *, replay: Replay) -> tuple[State, float]:
-    """The best of starts that differ from `best` by rounding, and its distance; the first that is close ends the search.
+    """The best of starts that differ from `best` by rounding, and its distance; the first that is close ends it.
 
     What is still off then has a gradient as small as Adam's epsilon, which rounding changes by tenths.
     """

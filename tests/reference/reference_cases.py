@@ -32,7 +32,10 @@ def load_case(case: dict[str, Any]) -> dict[str, Tensor]:
 
 def is_known(case: dict[str, Any]) -> bool:
     """Whether the start of a trajectory was found before and committed, for these very tensors."""
-    return _start_file(case).is_file() and (REFERENCE_DIR / case["file"]).read_bytes() == (OURS / case["file"]).read_bytes()
+    return (
+        _start_file(case).is_file()
+        and (REFERENCE_DIR / case["file"]).read_bytes() == (OURS / case["file"]).read_bytes()
+    )
 
 
 def load_start(case: dict[str, Any]) -> dict[str, Tensor]:

@@ -53,7 +53,9 @@ def config_of(case: dict[str, Any], *further: str) -> schema.Config:
 
 
 def tools_of(case: dict[str, Any], start: dict[str, Tensor], *further: str) -> StepTools:
-    tools = build_tools(config_of(case, *further), world=World(rank=0, size=1, local_rank=0, device=torch.device("cpu")))
+    tools = build_tools(
+        config_of(case, *further), world=World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
+    )
     tools.networks.student.load_state_dict(start, strict=True)
     tools.networks.align_teacher()
     return tools
