@@ -83,7 +83,7 @@ def _scaled_matrices(dims: Dimensions) -> float:
 
 
 def _backbone_ends(dims: Dimensions) -> float:
-    """Pictures `values of a patch x e`, in float32 those of the batch; the final norm's input `a D s`, its statistics."""
+    """Pictures `values of a patch x e`, in float32 those of the batch; input of the final norm, `a D s`."""
     patches = sum(size.number * size.patches for size in dims.student)
     tokens = sum(size.rows for size in dims.student)
     width, entry = dims.width, dims.compute_dtype.itemsize
