@@ -27,7 +27,7 @@ COMMANDS = {
     "checkpoint": "list, show, verify and unfold the checkpoints of a run",
     "replay": "make a step again whose loss was not finite, and say where it breaks",
     "export": "write the teacher of a checkpoint as safetensors",
-    "bench": "measure the step, the loader, the conversion or manifests",
+    "bench": "measure the step, its memory and kernels, the loader, the conversion, manifests",
 }
 INTERRUPTED = 130
 

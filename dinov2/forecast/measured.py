@@ -88,7 +88,7 @@ def _rows(result: Mapping[str, Any], *, efficiency: float) -> Iterator[Compariso
             memory_share=1.0,
         )
         words = [f"{key}={settings[name]}" for key, name in KEYS.items()]
-        words += [f"runtime.{key}={row[key]}" for key in ("precision", "attention")]
+        words += [f"runtime.{key}={row[key]}" for key in ("precision", "attention", "compile")]
         words += [f"runtime.activation_checkpointing={row['checkpointing']}", "train.centering=sinkhorn_knopp"]
         config = load_config(None, overrides=words).config
         dims = dimensions_of(config, pictures=int(row["batch_size"]), processes=1, on_gpu=on_gpu)
