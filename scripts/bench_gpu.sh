@@ -60,12 +60,12 @@ part() {
 SIZES=(--preset raddino)
 SMALL=(--preset raddino --arch vit_small)
 LARGE=(--preset raddino --arch vit_large)
-PATIENCE=1 STEPS=10 SECONDS_EACH=0.3 CEILING=1 BATCHES=(40) FITS=() FORMATS=(fp16 bf16) COMPILE=(always never) AUTO=(auto) AGAIN=(selective full) LOADER=(--parts pipelines workers --rounds 2 --worker-rounds 1)
+PATIENCE=1 STEPS=10 SECONDS_EACH=0.3 CEILING=1 BATCHES=(40) FITS=() FORMATS=(fp16 bf16) COMPILE=(always never) AUTO=(auto) AGAIN=(pointwise full) LOADER=(--parts pipelines workers --rounds 2 --worker-rounds 1)
 FEED=(--steps 40 --warm-up 10)
 if [ -n "$DRY" ]; then
     TINY=(--device cpu --batch-size 2 --global-size 28 --local-size 14 --local-crops 1 --prototypes 32)
     SIZES=("${TINY[@]}") SMALL=("${TINY[@]}") LARGE=("${TINY[@]}" --global-size 42)
-    PATIENCE=4 STEPS=1 SECONDS_EACH=0.001 CEILING=0.05 BATCHES=(2 3) FITS=(--limit-gib 0.5) FORMATS=(bf16) COMPILE=(never) AUTO=(never) AGAIN=(selective)
+    PATIENCE=4 STEPS=1 SECONDS_EACH=0.001 CEILING=0.05 BATCHES=(2 3) FITS=(--limit-gib 0.5) FORMATS=(bf16) COMPILE=(never) AUTO=(never) AGAIN=(pointwise)
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # a thread, so that other work on the machine does not stall it
     LOADER=(--parts pipelines --rounds 1 --batch-size 2 --global-size 28 --local-size 14 --local-number 1)
     FEED=(--steps 4 --warm-up 2 --workers 1)

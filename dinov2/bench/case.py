@@ -57,7 +57,7 @@ class Form:
     precision: str
     attention: str = "auto"
     compile: str = "auto"
-    checkpointing: str = "selective"
+    checkpointing: str = "pointwise"
 
     def __str__(self) -> str:
         if self.name == "plain":
@@ -103,7 +103,7 @@ def add_form_arguments(parser: argparse.ArgumentParser, *, precision: list[str])
     """Options for the ways to compute; each takes several values, and every combination is measured."""
     choices = {"precision": tuple(sorted(DTYPES)), "attention": ATTENTION, "compile": COMPILE}
     choices["checkpointing"] = CHECKPOINTING
-    usual = {"precision": precision, "attention": ["auto"], "compile": ["auto"], "checkpointing": ["selective"]}
+    usual = {"precision": precision, "attention": ["auto"], "compile": ["auto"], "checkpointing": ["pointwise"]}
     for name, words in choices.items():
         text = f"of {', '.join(words)} (default {' '.join(usual[name])})"
         parser.add_argument(f"--{name}", nargs="+", choices=words, default=usual[name], metavar="WORD", help=text)

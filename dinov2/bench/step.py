@@ -144,7 +144,7 @@ def label_of(row: dict[str, Any]) -> str:
         return "plain"
     words = [f"attention {row['attention']}"] if row["attention"] != "auto" else []
     words += {"always": ["compiled"], "never": ["eager"], "auto": []}[row["compile"]]
-    words += [f"checkpointing {row['checkpointing']}"] if row["checkpointing"] != "selective" else []
+    words += [f"checkpointing {row['checkpointing']}"] if row["checkpointing"] != "pointwise" else []
     return "ours" + (f" ({', '.join(words)})" if words else "")
 
 

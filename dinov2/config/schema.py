@@ -264,7 +264,7 @@ class Runtime:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     attention: Literal["auto", "sdpa", "explicit", "xformers", "varlen"] = "auto"
     compile: Literal["auto", "always", "never"] = "auto"
-    activation_checkpointing: Literal["none", "pointwise", "selective", "full"] = "selective"
+    activation_checkpointing: Literal["none", "pointwise", "selective", "full"] = "pointwise"
     gradient_accumulation_steps: int = 1
     garbage_collection_steps: int = 1000
     shard_group_size: int | None = None
