@@ -32,6 +32,12 @@ def test_xformers_is_not_compiled_and_asking_for_both_is_refused(monkeypatch: py
         choose_form(replace(runtime, compile="always"), device=GPU)
 
 
+@pytest.mark.parametrize("name", ["xformers", "varlen"])
+def test_a_kernel_for_gpus_is_refused_on_a_cpu_before_anything_is_built(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"attention={name} has no kernel for the CPU"):
+        choose_form(Runtime(attention=name), device=CPU)
+
+
 def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dinov2.train.form.shutil.which", lambda _: None)
     monkeypatch.delenv("CXX", raising=False)
