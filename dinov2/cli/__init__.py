@@ -27,6 +27,8 @@ COMMANDS = {
     "checkpoint": "list, show, verify and unfold the checkpoints of a run",
     "replay": "make a step again whose loss was not finite, and say where it breaks",
     "export": "write the teacher of a checkpoint as safetensors",
+    "embed": "write features of pictures to a Parquet file",
+    "eval": "judge a backbone: probes, zero-shot, segmentation, comparison",
     "bench": "measure the step, its memory and kernels, the loader, the conversion, manifests",
 }
 INTERRUPTED = 130

@@ -1,0 +1,1 @@
+"""Judging a frozen or tuned backbone on labelled pictures: data, features, probes, scores, tables."""
