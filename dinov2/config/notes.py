@@ -106,6 +106,15 @@ def _selection(config: Config, changed: frozenset[str]) -> Iterator[str]:
         yield f"{', '.join(unused)}: not read, because checkpoint.select_by names no score."
 
 
+def _monitors(config: Config, changed: frozenset[str]) -> Iterator[str]:
+    section = sorted(key for key in changed if key.startswith("monitors.") and key != "monitors.every_steps")
+    of_labels = sorted(changed & {f"monitors.{name}" for name in ("labels", "train_split", "val_split", "probes")})
+    if section and config.monitors.every_steps == 0:
+        yield f"{', '.join(section)}: not read, because monitors.every_steps = 0."
+    elif of_labels and not config.monitors.dataset:
+        yield f"{', '.join(of_labels)}: not read, because monitors.dataset names no labelled pictures."
+
+
 def _half_on_cpu(config: Config, _: frozenset[str]) -> Iterator[str]:
     if config.runtime.precision == "fp16" and config.runtime.device == "cpu":
         yield "runtime.precision = fp16 is slow on a CPU; runtime.precision=auto picks what suits the device."
@@ -130,6 +139,7 @@ NOTES: tuple[Callable[[Config, frozenset[str]], Iterator[str]], ...] = (
     _part_formats,
     _global_batch,
     _selection,
+    _monitors,
     _half_on_cpu,
     _register_weights,
 )

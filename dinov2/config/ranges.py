@@ -33,6 +33,7 @@ AT_LEAST_1 = _keys("""
     runtime: exchange_timeout_seconds stall_seconds slow_data_seconds
     checkpoint: every_steps
     logging: every_steps
+    monitors: max_pictures batch_size patience
     data: prefetch_batches
     augmentation: blur_kernel
 """)
@@ -47,6 +48,7 @@ NOT_NEGATIVE = _keys("""
     teacher: warmup_teacher_temp_epochs warmup_teacher_temp_steps
     evaluation: eval_period_iterations
     checkpoint: keep_last keep_every_steps keep_best
+    monitors: every_steps size
     augmentation: brightness contrast
 """)
 POSITIVE = _keys("""
@@ -59,6 +61,7 @@ SHARES = _keys("""
     ibot: mask_sample_probability
     teacher: momentum_teacher final_momentum_teacher
     data: max_unreadable_share
+    monitors: uniform_share one_prototype_share min_rank_share max_cosine
 """)
 # Single numbers: words -> (test, keys). `null` is not tested: it takes a default that is in range.
 RANGES: dict[str, tuple[Test, tuple[str, ...]]] = {

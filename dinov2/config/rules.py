@@ -12,6 +12,7 @@ from dinov2.config.lengths import lengths
 from dinov2.config.ranges import pairs, single_numbers
 from dinov2.config.schema import Config
 
+PROBES = ("knn", "linear")  # that can run beside a training
 LAYOUTS = {"FULL_SHARD": "sharded", "SHARD_GRAD_OP": "sharded", "HYBRID_SHARD": "hybrid", "NO_SHARD": "whole"}
 
 
@@ -170,6 +171,46 @@ def _same_layout(config: Config) -> Iterator[Fault]:
             )
 
 
+def _probes(config: Config) -> Iterator[Fault]:
+    key, chosen = "monitors.probes", config.monitors.probes
+    if unknown := [name for name in chosen if name not in PROBES]:
+        yield Fault(f"{key} = {list(chosen)}: there is no {' and no '.join(unknown)}. Take of {list(PROBES)}.", (key,))
+
+
+def _monitor_size(config: Config) -> Iterator[Fault]:
+    size, patch = config.monitors.size, config.student.patch_size
+    if size % patch:
+        multiples = [n for n in (size // patch * patch, (size // patch + 1) * patch) if n]
+        yield Fault(
+            f"monitors.size = {size}: not a multiple of student.patch_size = {patch}. "
+            f"Take {' or '.join(map(str, multiples))}, or 0 for crops.global_crops_size.",
+            ("monitors.size", "student.patch_size"),
+        )
+
+
+def _selection_by_monitor(config: Config) -> Iterator[Fault]:
+    """A score that would never be there; whether the name is right is known when the labels are."""
+    name, every = config.checkpoint.select_by, config.monitors.every_steps
+    prefix = name.partition("/")[0]
+    if prefix not in (*PROBES, "monitor") or "/" not in name:
+        return
+    keys = ("checkpoint.select_by", "monitors.every_steps", "monitors.dataset", "monitors.probes", "optim.total_steps")
+    total = lengths(config.optim, config.teacher, train=config.train).total
+    if not 0 < every <= total:
+        told = "is off" if every == 0 else f"exceeds the {total} steps of the run"
+        yield Fault(
+            f"checkpoint.select_by = {name}: monitors.every_steps = {every} {told}, so there would be no such number. "
+            f"Set monitors.every_steps from 1 to {total}.",
+            keys,
+        )
+    elif prefix in PROBES and not (config.monitors.dataset and prefix in config.monitors.probes):
+        yield Fault(
+            f"checkpoint.select_by = {name}: that probe does not run. Name labelled pictures in monitors.dataset, and "
+            f"{prefix} in monitors.probes.",
+            keys,
+        )
+
+
 RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (
     _crop_sizes,
     _blur_kernel,
@@ -183,4 +224,7 @@ RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (
     _normalisation,
     _custom_width,
     _same_layout,
+    _probes,
+    _monitor_size,
+    _selection_by_monitor,
 )

@@ -2,7 +2,7 @@
 
 In: nothing. Out: types. Values come from `dinov2.config.load`; what each key means is said beside it in
 `configs/ssl_default_config.yaml`, and the defaults here and there are equal (a test sees to it).
-Sections that the public tree does not have: data, augmentation, checkpoint, logging, runtime, init_from.
+Sections that the public tree does not have: data, augmentation, checkpoint, monitors, logging, runtime, init_from.
 """
 
 from dataclasses import dataclass, field
@@ -250,6 +250,26 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Monitors:
+    """`monitors`: how the teacher is judged while it trains."""
+
+    every_steps: int = 500
+    dataset: str = ""
+    labels: tuple[str, ...] = ()
+    train_split: str = "train"
+    val_split: str = "val"
+    probes: tuple[str, ...] = ("knn", "linear")
+    max_pictures: int = 2048
+    size: int = 0
+    batch_size: int | None = None
+    uniform_share: float = 0.99
+    one_prototype_share: float = 0.05
+    min_rank_share: float = 0.02
+    max_cosine: float = 0.95
+    patience: int = 2
+
+
+@dataclass(frozen=True)
 class Logging:
     """`logging`."""
 
@@ -303,6 +323,7 @@ class Config:
     data: Data = field(default_factory=Data)
     augmentation: Augmentation = field(default_factory=Augmentation)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    monitors: Monitors = field(default_factory=Monitors)
     logging: Logging = field(default_factory=Logging)
     runtime: Runtime = field(default_factory=Runtime)
     init_from: InitFrom = field(default_factory=InitFrom)

@@ -6,7 +6,7 @@ can be compiled, and computed again for the backward pass.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dinov2.layers.attention import Attention
 from dinov2.layers.drop_path import Kept, add_back, draw_kept, take
+from dinov2.layers.halves import normed_linear, second_half
 from dinov2.layers.kernels import AttentionKernel, sdpa_attention
 from dinov2.layers.layer_scale import LayerScale, ending
 from dinov2.layers.mlp import Mlp, NoFfn
@@ -49,8 +50,9 @@ class Block(nn.Module):
     """x + ls1(attn(norm1 x)), then x + ls2(mlp(norm2 x)).
 
     `compute`: another form of `deterministic` to run in its place, such as a compiled one. `checkpointing` says what
-    the backward pass computes again: nothing; "pointwise" norms, casts and activation functions; "selective" besides
-    them the first matrix of the feed-forward, whose result is the largest of all; "full" all from the block's input.
+    the backward pass computes again: nothing; "pointwise" norms, casts, activation functions and the tokens between the
+    branches, for one product of D x D (`dinov2.layers.halves`); "selective" besides them the first matrix of the
+    feed-forward, whose result is the largest of all; "full" all from the block's input.
     """
 
     def __init__(
@@ -103,12 +105,15 @@ class Block(nn.Module):
             kept = first, second
         compute = self.compute or self.deterministic
         if self.checkpointing == "full":
-            return self._again(compute, tokens, groups, kept)
+            again: Tensor = checkpoint(compute, tokens, groups, kept, use_reentrant=False, preserve_rng_state=False)
+            return again
         return compute(tokens, groups, kept)
 
     def deterministic(self, x: Tensor, groups: Groups, kept: tuple[Kept, Kept] | None) -> Tensor:
         """Both branches; of the pictures in `kept` alone, where it is given.  [T, D] -> [T, D]"""
         if kept is None:
+            if self._keeps_little():
+                return self._second_half(x, attended=self._attended(x, groups))
             x = x + self.attention_branch(x, groups)
             return x + self.ffn_branch(x)
         part, part_groups = take(x, groups, kept[0])
@@ -118,36 +123,46 @@ class Block(nn.Module):
 
     def attention_branch(self, x: Tensor, groups: Groups) -> Tensor:
         """What attention adds.  [T, D] -> [T, D]"""
-        qkv = self._maybe_again(lambda tokens: self.attn.qkv(self.norm1(tokens)), x, by=("pointwise", "selective"))
-        attended = self.attn.mix(qkv, groups)
+        attended = self._attended(x, groups)
         matrix, after = ending(self.attn.proj, self.ls1, attended)
         update: Tensor = after(matrix(attended))
         return update
 
     def ffn_branch(self, x: Tensor) -> Tensor:
         """What the feed-forward adds.  [T, D] -> [T, D]"""
+        if self._keeps_little():
+            return self._second_half(x, attended=None)
         if self.mlp.last is None:
             update: Tensor = self.ls2(self.norm2(x))
             return update
-        matrix, after = ending(self.mlp.last, self.ls2, x)
-
-        def expand(tokens: Tensor) -> Tensor:
-            return self._maybe_again(lambda t: self.mlp.expand(self.norm2(t)), tokens, by=("pointwise",))
-
-        def contract(hidden: Tensor) -> Tensor:
-            return self._maybe_again(lambda h: matrix(self.mlp.activate(h)), hidden, by=("pointwise",))
-
-        added: Tensor = after(self._maybe_again(lambda tokens: contract(expand(tokens)), x, by=("selective",)))
+        hidden = self.mlp.activate(self.mlp.expand(self.norm2(x)))
+        matrix, after = ending(self.mlp.last, self.ls2, hidden)
+        added: Tensor = after(matrix(hidden))
         return added
 
-    def _maybe_again(self, work: Callable[[Tensor], Tensor], x: Tensor, *, by: tuple[Checkpointing, ...]) -> Tensor:
-        """What ends in a matrix product: that one is not made again, for its backward pass needs its input alone."""
-        return self._again(work, x) if self.checkpointing in by else work(x)
+    def _keeps_little(self) -> bool:
+        return self.checkpointing in ("pointwise", "selective") and self.mlp.last is not None
 
-    @staticmethod
-    def _again(work: Callable[..., Tensor], *given: Any) -> Tensor:
-        result: Tensor = checkpoint(work, *given, use_reentrant=False, preserve_rng_state=False)
-        return result
+    def _attended(self, x: Tensor, groups: Groups) -> Tensor:
+        if self._keeps_little():
+            return self.attn.mix(normed_linear(x, self.norm1, self.attn.qkv), groups)
+        return self.attn.mix(self.attn.qkv(self.norm1(x)), groups)
+
+    def _second_half(self, x: Tensor, *, attended: Tensor | None) -> Tensor:
+        assert self.mlp.first is not None
+        assert self.mlp.last is not None
+        return second_half(
+            x,
+            attended,
+            proj=self.attn.proj,
+            proj_scale=self.ls1.gamma if isinstance(self.ls1, LayerScale) else None,
+            norm=self.norm2,
+            first=self.mlp.first,
+            activate=self.mlp.activate,
+            last=self.mlp.last,
+            last_scale=self.ls2.gamma if isinstance(self.ls2, LayerScale) else None,
+            keep_hidden=self.checkpointing == "pointwise" and torch.is_grad_enabled(),
+        )
 
 
 def use_checkpointing(module: nn.Module, how: Checkpointing) -> None:

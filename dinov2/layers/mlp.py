@@ -30,6 +30,11 @@ class Mlp(nn.Module):
         return y
 
     @property
+    def first(self) -> nn.Linear:
+        """The matrix at the beginning."""
+        return self.fc1
+
+    @property
     def last(self) -> nn.Linear:
         """The matrix at the end."""
         return self.fc2
@@ -48,6 +53,7 @@ class Mlp(nn.Module):
 class NoFfn(nn.Identity):
     """No feed-forward: the branch gives the normed tokens themselves."""
 
+    first = None
     last = None
 
     def expand(self, x: Tensor) -> Tensor:

@@ -27,6 +27,11 @@ class SwiGLUFFN(nn.Module):
         return y
 
     @property
+    def first(self) -> nn.Linear:
+        """The matrix at the beginning."""
+        return self.w12
+
+    @property
     def last(self) -> nn.Linear:
         """The matrix at the end."""
         return self.w3

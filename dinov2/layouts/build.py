@@ -4,7 +4,7 @@ In: the name of a layout and the folder of the dataset. Out: a `Manifest` whose 
 on disk, in the table's order, and what there is to say about it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +45,19 @@ class Built:
     remarks: tuple[str, ...]  # optional tables that are not there, rows left out
 
 
-def build(name: str, root: Path, *, images: Path | None = None, keep_absent: bool = False) -> Built:
+def build(
+    name: str,
+    root: Path,
+    *,
+    images: Path | None = None,
+    keep_absent: bool = False,
+    suffixes: Collection[str] | None = None,
+) -> Built:
     """The manifest of a public dataset.
 
     `root` holds its tables, and its pictures unless they are in `images`, where copies with other suffixes are found
-    too. With `keep_absent` rows without a picture stay, with the path that the dataset gives it.
+    too. With `keep_absent` rows without a picture stay, with the path that the dataset gives it. `suffixes`: only
+    pictures with these, wherever they are.
 
     Raises ManifestError where the layout is unknown, a table or column is missing, or no picture is found.
     """
@@ -60,10 +68,12 @@ def build(name: str, root: Path, *, images: Path | None = None, keep_absent: boo
         raise ManifestError(f"{root}: no such folder. Give the folder that holds the tables of {name} as --root.")
     tables = Tables(root)
     rows = layout.read(tables)
-    pictures = list_pictures(folder, suffixes=(*KNOWN, "") if images else layout.suffixes)
+    looked_for = suffixes or ((*KNOWN, "") if images else layout.suffixes)
+    pictures = list_pictures(folder, suffixes=looked_for)
     found, num_unnamed = locate(rows.column("image"), pictures=pictures, depth=layout.key_depth)
     if found.null_count == len(rows):
-        wanted = "any kind" if images else " or ".join(suffix or "no suffix" for suffix in layout.suffixes)
+        anything = images and not suffixes
+        wanted = "any kind" if anything else " or ".join(suffix or "no suffix" for suffix in looked_for)
         raise ManifestError(
             f"{folder}: none of the {len(rows):,} pictures of {name} is there (looked for {wanted}, subfolders "
             "too; archives are to be unpacked first). Give their folder as --images."

@@ -12,7 +12,9 @@ from dinov2.layouts.layout import RASTER, Layout, TableFile, Tables
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_FINDINGS)
 SHIPS = "CheXpert-v1.0 and CheXpert-v1.0-small"
 TRAIN = TableFile(names=("train.csv",), columns=COLUMNS, ships=SHIPS, gives="picture")
-VALID = TableFile(names=("valid.csv",), columns=COLUMNS, ships=SHIPS, gives="picture of the split valid", optional=True)
+VALID = TableFile(
+    names=("valid.csv", "val.csv"), columns=COLUMNS, ships=SHIPS, gives="picture of the split valid", optional=True
+)
 TEST = TableFile(
     names=("test.csv", "test_labels.csv"),
     columns=("Path", *CHEXPERT_FINDINGS),

@@ -28,7 +28,7 @@ FINDINGS = (
 )
 SHIPS = "NIH ChestX-ray14 (nihcc.app.box.com/v/ChestXray-NIHCC, or Kaggle)"
 ENTRIES = TableFile(
-    names=("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv"),
+    names=("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "labels.csv"),
     columns=(
         "Image Index",
         "Finding Labels",

@@ -1,6 +1,6 @@
 """What is wrong with a manifest, before a long run finds out.
 
-In: a manifest, and another one that must share nothing with it. Out: faults, each naming its rows.
+In: a manifest. Out: faults, each naming its rows. What it shares with an evaluation set is in `leakage`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 4096
 class Fault:
     """One thing that is wrong: its kind, and what and where it is."""
 
-    kind: str  # missing, unreadable, size, content, duplicate, split, shared
+    kind: str  # missing, unreadable, size, content, duplicate, split
     text: str
 
 
@@ -60,20 +60,6 @@ def table_faults(manifest: Manifest) -> list[Fault]:
         listed = ", ".join(sorted(row["split_distinct"]))
         faults.append(Fault("split", f"patient {row['patient']}{_of(row['dataset'])} is in the splits {listed}"))
     return faults
-
-
-def shared_faults(manifest: Manifest, other: Manifest) -> list[Fault]:
-    """Pictures (by sha256) and patients (by dataset and name) that are in both manifests."""
-    ours, theirs = (pc.unique(one.table.column("sha256")) for one in (manifest, other))
-    hashes = ours.filter(pc.is_in(ours, value_set=theirs)).drop_null()
-    shared = _images_by(manifest, "sha256", values=hashes.filter(pc.not_equal(hashes, ""))).values()
-    faults = [Fault("shared", f"the picture {_few(images)} is in both (same sha256)") for images in shared]
-    keys = ["dataset", "patient"]
-    groups = [_patients(one).group_by(keys).aggregate([]) for one in (manifest, other)]
-    both = groups[0].join(groups[1], keys=keys, join_type="inner")
-    return faults + [
-        Fault("shared", f"patient {row['patient']}{_of(row['dataset'])} is in both") for row in _in_order(both)
-    ]
 
 
 def _file_fault(place: Place, row: int, stated: dict[str, Any], *, hashes: bool) -> Fault | None:

@@ -13,27 +13,28 @@ from pathlib import Path
 import torch
 
 from dinov2.batch import Batch, Views
-from dinov2.checkpoint.export import export_teacher, make_card
 from dinov2.checkpoint.store import CheckpointStore, Retention, read_facts
 from dinov2.config.load import to_yaml
 from dinov2.config.schema import Config
 from dinov2.data.board import WorkerBoard
 from dinov2.data.source import open_pictures
-from dinov2.distributed import World, from_main, gather_to_main
+from dinov2.distributed import World, from_main
 from dinov2.distributed.pulse import Pulse
 from dinov2.optim import schedule_at
-from dinov2.ssl import build_teacher
 from dinov2.train.agreement import Agreed, agree_between_steps
 from dinov2.train.announce import announce
 from dinov2.train.build import start_weights
-from dinov2.train.events import Ended, Event, Exported, Message, Saved
+from dinov2.train.events import Ended, Event, Message, Saved
+from dinov2.train.exporting import export_if_best, export_step, mend_best
 from dinov2.train.garbage import collector_between_steps
+from dinov2.train.monitors import Monitors
 from dinov2.train.nonfinite import count, stop_over
-from dinov2.train.records import open_records, score_of
+from dinov2.train.records import open_records
 from dinov2.train.resume import compare_configs
 from dinov2.train.run import Run, build_run, facts_of, micro_batches, restore
 from dinov2.train.run_folder import RunFolder
 from dinov2.train.seeds import step_seed
+from dinov2.train.selection import best_so_far, check_selection, score_of
 from dinov2.train.signals import StopRequest
 from dinov2.train.state import named_tensors
 from dinov2.train.step import StepResult, train_step
@@ -61,12 +62,15 @@ def run(
             yield from compare_configs(read_facts(checkpoint), config, checkpoint=checkpoint)
         pictures = open_pictures(config.train.dataset_path, data=config.data, seed=config.train.seed)
         yield Message(text=f"{len(pictures):,} pictures from {config.train.dataset_path}")
+        monitors = Monitors(config, pictures=pictures)
+        check_selection(config, monitored=monitors.names)
         this = build_run(config, world=world, folder=folder, pictures=pictures, store=store, board=board, pulse=pulse)
         yield from _fill_in(this, checkpoint)
         yield from announce(this)
         if world.is_main:
             folder.config_file.write_text(to_yaml(config))
-        yield from _train(this, stop=stop)
+        yield from monitors.begin(this)
+        yield from _train(this, monitors, stop=stop)
 
 
 def _store(config: Config, *, folder: RunFolder) -> CheckpointStore:
@@ -100,33 +104,49 @@ def _fill_in(this: Run, checkpoint: Path | None) -> Iterator[Message]:
         yield Message(text=f"a checkpoint was written to {this.folder.checkpoints} and read back: equal")
 
 
-def _train(this: Run, *, stop: StopRequest) -> Iterator[Event]:
+def _train(this: Run, monitors: Monitors, *, stop: StopRequest) -> Iterator[Event]:
     total, config = this.schedule.total_steps, this.config
     agreed = Agreed()
+    best = best_so_far(this)
+    yield from mend_best(this, best)
     with (
         open_records(this) as records,
         closing(micro_batches(this)) as batches,
         collector_between_steps(config.runtime.garbage_collection_steps) as collect,
     ):
         if from_main(this.step == total and not (this.folder.exports / str(total)).is_dir(), world=this.world):
-            yield from _export(this)  # an earlier process ended between the last checkpoint and the export
+            yield from export_step(this)  # an earlier process ended between the last checkpoint and the export
         while this.step < total and not agreed.stop:
             clock = _Clock(this)
             result = _one_step(this, clock.timed(batches))
             this.step += 1
             this.position += this.global_batch
             yield from _note_nonfinite(this, result)
-            if this.step % config.logging.every_steps == 0 or this.step == total:
-                report = records.write(this, result, seconds=clock.elapsed(), waited=clock.waited)
-                this.score = score_of(report.metrics, config.checkpoint, before=this.score)
+            seconds = clock.elapsed()
+            monitored = yield from monitors.run(this)
+            if monitored or this.step % config.logging.every_steps == 0 or this.step == total:
+                report = records.write(
+                    this,
+                    result,
+                    seconds=seconds,
+                    waited=clock.waited,
+                    monitored=monitored,
+                    monitor_seconds=monitors.seconds,
+                )
+                this.score = score_of(report.metrics, config.checkpoint, before=this.score, monitored=monitors.names)
                 yield report
+                yield from monitors.alarms(this.step, report.metrics)
             agreed = agree_between_steps(this, stop=stop)
-            if this.step == total or (not this.nonfinite_in_row and _is_due(this, agreed)):
+            chosen_by = config.checkpoint.select_by in monitored
+            if this.step == total or (not this.nonfinite_in_row and (chosen_by or _is_due(this, agreed))):
+                best = yield from export_if_best(this, best=best)
                 _save(this)
+            elif chosen_by:
+                this.score = None  # it is of this step alone, which is not kept
             yield from (Saved(step=int(path.name), path=path) for path in this.store.finished())
             every = config.evaluation.eval_period_iterations
             if this.step == total or (every and this.step % every == 0):
-                yield from _export(this)
+                yield from export_step(this)
             collect(this.step)
     this.pulse.at("checkpoint", step=this.step)
     this.store.wait()
@@ -208,20 +228,3 @@ class _Clock:
             if batch is None:
                 return
             yield batch
-
-
-def _export(this: Run) -> Iterator[Exported]:
-    """The main process writes the teacher; the others send it their shards and go on."""
-    this.pulse.at("export", step=this.step)
-    config = this.config
-    state = gather_to_main(this.tools.networks.teacher, world=this.world)
-    if not this.world.is_main:
-        return
-    module = build_teacher(
-        state, student=config.student, dino=config.dino, ibot=config.ibot, img_size=config.crops.global_crops_size
-    )
-    teacher = dict(module.items())
-    provenance = {"pictures": len(this.pictures), "pictures_seen": this.position}
-    card = make_card(config, teacher, step=this.step, provenance=provenance)
-    path = export_teacher(teacher, card=card, folder=this.folder.exports / str(this.step))
-    yield Exported(step=this.step, path=path)

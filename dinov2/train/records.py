@@ -5,12 +5,10 @@ In: a `Run` after a step, what the step gave, and how long it took. Out: a line 
 so an interrupted and an uninterrupted run write the same bytes.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from dinov2.config.schema import Checkpoint, Config
-from dinov2.errors import ConfigError
+from dinov2.config.schema import Config
 from dinov2.optim.schedules import schedule_at
 from dinov2.train.events import StepReport
 from dinov2.train.log import JsonLines
@@ -24,15 +22,27 @@ class Records:
     def __init__(self, files: tuple[JsonLines, JsonLines] | None) -> None:
         self._files = files
 
-    def write(self, this: Run, result: StepResult, *, seconds: float, waited: float) -> StepReport:
-        """One line in each file, and the same as a report. Called by every process, for the averages."""
-        metrics = metrics_of(this, result)
+    def write(
+        self,
+        this: Run,
+        result: StepResult,
+        *,
+        seconds: float,
+        waited: float,
+        monitored: Mapping[str, float] = {},
+        monitor_seconds: float = 0.0,
+    ) -> StepReport:
+        """One line in each file, and the same as a report. Called by every process, for the averages.
+
+        `monitored` holds the numbers of the monitors, `monitor_seconds` what they took, where the step was looked at.
+        """
+        metrics = metrics_of(this, result) | dict(monitored)
         timing = {
             "seconds_per_step": seconds,
             "data_wait_seconds": waited,
             "pictures_per_second": this.global_batch / seconds,
             "seconds_left": (this.schedule.total_steps - this.step) * seconds,
-        }
+        } | ({"monitor_seconds": monitor_seconds} if monitored else {})
         if self._files is not None:
             for file, numbers in zip(self._files, (metrics, timing), strict=True):
                 file.write(this.step, numbers)
@@ -73,22 +83,6 @@ def metrics_of(this: Run, result: StepResult) -> dict[str, float]:
         "pictures_seen": this.position,
         "unreadable_files": len(this.unreadable.files),
     }
-
-
-def score_of(metrics: dict[str, float], keep: Checkpoint, *, before: float | None) -> float | None:
-    """The number that checkpoints are chosen by: from these metrics, or the one from before.
-
-    Raises ConfigError where it is not among them.
-    """
-    if not keep.select_by:
-        return None
-    if keep.select_by not in metrics:
-        raise ConfigError(
-            f"checkpoint.select_by = {keep.select_by}: training_metrics.json has no such number. "
-            f"There are {', '.join(metrics)}."
-        )
-    value = metrics[keep.select_by]
-    return value if math.isfinite(value) else before
 
 
 def prototypes_of(config: Config) -> dict[str, int]:

@@ -70,13 +70,18 @@ def test_packing_and_unpacking_is_no_change_and_one_size_is_not_copied() -> None
 @pytest.mark.parametrize("how", ["pointwise", "selective", "full"])
 @pytest.mark.parametrize("ffn", ["mlp", "swiglu", "identity"])
 @pytest.mark.parametrize("drop_path", [0.0, 0.4])
-def test_computing_again_changes_no_bit(how: Checkpointing, ffn: str, drop_path: float) -> None:
+def test_computing_again_changes_nothing_but_the_order_of_sums(how: Checkpointing, ffn: str, drop_path: float) -> None:
     block = block_of(ffn, drop_path=drop_path)
     outputs, gradients = both_ways(block)
     use_checkpointing(block, how)
     again_outputs, again_gradients = both_ways(block)
-    assert all(torch.equal(one, other) for one, other in zip(outputs, again_outputs, strict=True))
-    assert all(torch.equal(one, other) for one, other in zip(gradients, again_gradients, strict=True))
+    if how == "full":
+        assert all(
+            torch.equal(one, other)
+            for one, other in zip([*outputs, *gradients], [*again_outputs, *again_gradients], strict=True)
+        )
+    assert_close(again_outputs, outputs, rtol=1e-6, atol=1e-6)
+    assert_close(again_gradients, gradients, rtol=1e-5, atol=1e-6)
 
 
 def test_the_more_is_computed_again_the_less_is_kept_for_the_backward_pass() -> None:

@@ -1,0 +1,1 @@
+"""Volumes as slices: NIfTI files and arrays on disk become grey pictures and masks."""

@@ -1,0 +1,285 @@
+"""The two halves of a block as single operations that keep little and work on few tokens at a time.
+
+In: tokens [T, D] and the weights of a half. Out: queries, keys and values; or the block's output. Their backward
+passes are written out: what norms, casts and activation functions give is made again there, and so are the tokens
+between the two branches, for a product of D x D. Nothing that is only passed through is ever as long as all tokens: on
+a CPU it stays in the cache, and the allocator has no large holes to leave behind.
+
+Legend: T tokens, D width, F hidden width; e the format of the products (autocast's, or that of the tokens).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+ROWS_ON_CPU = 1024
+"""Tokens at a time on a CPU; elsewhere all of them."""
+
+Activation = Callable[[Tensor], Tensor]
+
+
+def normed_linear(x: Tensor, norm: nn.LayerNorm, matrix: nn.Linear) -> Tensor:
+    """`matrix(norm(x))`, keeping `x` alone.  [T, D] -> [T, F] in e"""
+    product: Tensor = _NormedLinear.apply(  # type: ignore[no-untyped-call]
+        x, norm.weight, norm.bias, matrix.weight, matrix.bias, norm.eps, product_dtype(x)
+    )
+    return product
+
+
+def second_half(
+    x: Tensor,
+    attended: Tensor | None,
+    *,
+    proj: nn.Linear,
+    proj_scale: Tensor | None,
+    norm: nn.LayerNorm,
+    first: nn.Linear,
+    activate: Activation,
+    last: nn.Linear,
+    last_scale: Tensor | None,
+    keep_hidden: bool,
+) -> Tensor:
+    """y = x + scaled proj(attended); y + scaled last(activate(first(norm(y)))).  [T, D], [T, D] -> [T, D]
+
+    Without `attended` y is `x`, and what the feed-forward adds to it is returned alone, in e. Scales are LayerScale's
+    factors [D]. Keeps `x`, `attended` and, if `keep_hidden`, what `first` gives: [T, F] in e.
+    """
+    weights = (proj.weight, proj.bias, proj_scale, norm.weight, norm.bias, first.weight, first.bias)
+    ending = (last.weight, last.bias, last_scale)
+    rest = _Rest(eps=norm.eps, dtype=product_dtype(x), activate=activate, keep_hidden=keep_hidden)
+    out: Tensor = _SecondHalf.apply(x, attended, *weights, *ending, rest)  # type: ignore[no-untyped-call]
+    return out
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The format in which a matrix product of `x` is made here and now."""
+    return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+
+
+def _parts(x: Tensor) -> Iterator[slice]:
+    step = ROWS_ON_CPU if x.device.type == "cpu" else max(len(x), 1)
+    return (slice(start, start + step) for start in range(0, len(x), step))
+
+
+def _normed(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Normed tokens in the format of the norm's weights, mean, inverse deviation."""
+    return torch.native_layer_norm(x.to(weight.dtype), [x.shape[-1]], weight, bias, eps)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, *, out: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias"""
+    if bias is None:
+        return torch.mm(x, weight.T) if out is None else torch.mm(x, weight.T, out=out)
+    return torch.addmm(bias, x, weight.T) if out is None else torch.addmm(bias, x, weight.T, out=out)
+
+
+def _in(dtype: torch.dtype, *tensors: Tensor | None) -> list[Any]:
+    return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+
+
+class _Sums:
+    """Gradients of weights, summed over parts of the tokens in float32 (float64 stays)."""
+
+    def __init__(self, *like: Tensor | None) -> None:
+        self._like = like
+        self.sums = [
+            None
+            if one is None
+            else torch.zeros(one.shape, dtype=torch.promote_types(one.dtype, torch.float32), device=one.device)
+            for one in like
+        ]
+
+    def matrix(self, place: int, gradient: Tensor, inputs: Tensor) -> None:
+        """Of a matrix at `place` and of its bias behind it."""
+        weight, bias = self.sums[place : place + 2]
+        assert weight is not None
+        weight += gradient.T @ inputs
+        if bias is not None:
+            bias += gradient.sum(dim=0, dtype=bias.dtype)
+
+    def add(self, place: int, *gradients: Tensor) -> None:
+        """Gradients as they are."""
+        for i, gradient in enumerate(gradients, start=place):
+            total = self.sums[i]
+            assert total is not None
+            total += gradient
+
+    def done(self) -> list[Tensor | None]:
+        """In the formats of the weights."""
+        return [
+            None if s is None or one is None else s.to(one.dtype) for s, one in zip(self.sums, self._like, strict=True)
+        ]
+
+
+class _NormedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        eps: float,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        ctx.save_for_backward(x, scale, shift, weight, bias)
+        ctx.eps, ctx.dtype = eps, dtype
+        matrix = _in(dtype, weight, bias)
+        out = x.new_empty((len(x), len(weight)), dtype=dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            for part in _parts(x):
+                normed, _, _ = _normed(x[part], scale, shift, eps)
+                _product(normed.to(dtype), *matrix, out=out[part])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, scale, shift, weight, bias = ctx.saved_tensors
+        sums = _Sums(scale, shift, weight, bias)
+        (matrix,) = _in(ctx.dtype, weight)
+        of_x = torch.empty_like(x)
+        with torch.autocast(x.device.type, enabled=False):
+            for part in _parts(x):
+                normed, *statistics = _normed(x[part], scale, shift, ctx.eps)
+                sums.matrix(2, gradient[part], normed.to(ctx.dtype))
+                of_x[part] = _norm_backward(sums, gradient[part] @ matrix, x[part], scale, shift, *statistics, place=0)
+        return of_x, *sums.done(), None, None
+
+
+def _norm_backward(
+    sums: _Sums,
+    gradient: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor,
+    deviation: Tensor,
+    *,
+    place: int,
+) -> Tensor:
+    """The gradient of a norm's input; those of its weights are added to `sums`."""
+    of_x: Tensor
+    of_x, of_scale, of_shift = torch.ops.aten.native_layer_norm_backward(
+        gradient.to(scale.dtype), x.to(scale.dtype), [x.shape[-1]], mean, deviation, scale, shift, [True, True, True]
+    )
+    sums.add(place, of_scale, of_shift)
+    return of_x
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rest:
+    """What is no tensor."""
+
+    eps: float
+    dtype: torch.dtype  # of the products
+    activate: Activation
+    keep_hidden: bool
+
+
+class _Scaled:
+    """A matrix with LayerScale behind it: y = s (x W + b).
+
+    The factors are taken into the matrix, except in fp16, whose smallest numbers are larger than a weight times a
+    factor of 1e-5. Gradients of all three follow from the one product that the matrix alone would need.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor | None, *, dtype: torch.dtype) -> None:
+        self._given = weight, bias, scale
+        inside = scale is not None and dtype != torch.float16
+        self._behind = None if scale is None or inside else scale.to(dtype)
+        self._matrix: Tensor = (weight * scale.unsqueeze(1) if inside and scale is not None else weight).to(dtype)
+        (self._bias,) = _in(dtype, bias * scale if inside and bias is not None and scale is not None else bias)
+        self._sum_dtype = torch.promote_types(weight.dtype, torch.float32)
+        self._of_matrix: Tensor | float = 0.0
+        self._of_bias: Tensor | float = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T, F] -> [T, D]"""
+        product: Tensor = _product(x, self._matrix, self._bias)
+        return product if self._behind is None else product * self._behind
+
+    def backward(self, gradient: Tensor, inputs: Tensor) -> Tensor:
+        """The gradient of the inputs; those of the weights are summed up."""
+        self._of_matrix = (gradient.T @ inputs).to(self._sum_dtype) + self._of_matrix
+        self._of_bias = gradient.sum(dim=0, dtype=self._sum_dtype) + self._of_bias
+        scaled = gradient if self._behind is None else gradient * self._behind
+        of_inputs: Tensor = scaled @ self._matrix
+        return of_inputs
+
+    def done(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Of the matrix, the bias and the factors."""
+        weight, bias, scale = self._given
+        of_matrix, of_bias, of_scale = self._of_matrix, self._of_bias, None
+        assert isinstance(of_matrix, Tensor)
+        assert isinstance(of_bias, Tensor)
+        if scale is not None:
+            of_scale = (of_matrix * weight).sum(dim=1)
+            if bias is not None:
+                of_scale += of_bias * bias
+            of_scale = of_scale.to(scale.dtype)
+            of_matrix, of_bias = of_matrix * scale.unsqueeze(1), of_bias * scale
+        return of_matrix.to(weight.dtype), None if bias is None else of_bias.to(bias.dtype), of_scale
+
+
+class _SecondHalf(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, attended: Tensor | None, *weights_and_rest: Any) -> Tensor:
+        *weights, rest = weights_and_rest
+        proj, proj_bias, proj_scale, scale, shift, first, first_bias, *ending = weights
+        hidden = x.new_empty((len(x), len(first)), dtype=rest.dtype) if rest.keep_hidden else None
+        out = torch.empty_like(x, dtype=x.dtype if attended is not None else rest.dtype)
+        projected = _Scaled(proj, proj_bias, proj_scale, dtype=rest.dtype)
+        expanded, contracted = _in(rest.dtype, first, first_bias), _Scaled(*ending, dtype=rest.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            for part in _parts(x):
+                between = x[part] if attended is None else x[part] + projected.forward(attended[part])
+                normed, _, _ = _normed(between, scale, shift, rest.eps)
+                wide = _product(normed.to(rest.dtype), *expanded, out=None if hidden is None else hidden[part])
+                added = contracted.forward(rest.activate(wide))
+                out[part] = added if attended is None else between + added
+        ctx.save_for_backward(x, attended, hidden, *weights)
+        ctx.rest = rest
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, attended, hidden, *weights = ctx.saved_tensors
+        proj, proj_bias, proj_scale, scale, shift, first, first_bias, *ending = weights
+        rest = ctx.rest
+        projected = _Scaled(proj, proj_bias, proj_scale, dtype=rest.dtype)
+        expanded, contracted = _in(rest.dtype, first, first_bias), _Scaled(*ending, dtype=rest.dtype)
+        sums = _Sums(scale, shift, first, first_bias)
+        of_x, of_attended = torch.empty_like(x), None if attended is None else torch.empty_like(attended)
+        with torch.autocast(x.device.type, enabled=False):
+            for part in _parts(x):
+                between = x[part] if attended is None else x[part] + projected.forward(attended[part])
+                normed, *statistics = _normed(between, scale, shift, rest.eps)
+                normed = normed.to(rest.dtype)
+                wide = _product(normed, *expanded) if hidden is None else hidden[part]
+                given, active = _activated(rest.activate, wide)
+                of_active = contracted.backward(gradient[part].to(rest.dtype), active.detach())
+                (of_wide,) = torch.autograd.grad(active, given, of_active)
+                sums.matrix(2, of_wide, normed)
+                of_normed = of_wide @ expanded[0]
+                of_x[part] = _norm_backward(sums, of_normed, between, scale, shift, *statistics, place=0)
+                if attended is not None and of_attended is not None:
+                    of_x[part] += gradient[part]
+                    of_attended[part] = projected.backward(of_x[part].to(rest.dtype), attended[part])
+        of_proj = projected.done() if attended is not None else (None, None, None)
+        return of_x, of_attended, *of_proj, *sums.done(), *contracted.done(), None
+
+
+def _activated(activate: Activation, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """What goes into an activation function and what comes out, joined by a graph of their own."""
+    with torch.enable_grad():
+        given = hidden.detach().requires_grad_()
+        return given, activate(given)

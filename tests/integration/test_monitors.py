@@ -1,0 +1,171 @@
+"""The real command with monitors: nothing it computes changes, and the best teacher is kept and exported."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from dinov2 import load_backbone
+from dinov2.backbone_card import read_card
+from dinov2.checkpoint.reading import read_facts, steps_in
+from dinov2.train.selection import logged_names
+
+from .launches import launch, send
+from .runs import command, finish, metrics, torchrun, train_words, write_tiny_config
+
+# Blocks that begin as nothing (LayerScale 1e-5) cannot tell stripes apart, for a mean patch is grey either way; they
+# learn to within a dozen steps, and later a weight decay far beyond use takes away again what they learnt.
+RISE_AND_FALL = """
+student: {arch: vit_custom, patch_size: 8, embed_dim: 32, depth: 2, num_heads: 2, drop_path_rate: 0.0}
+crops: {global_crops_size: 32, local_crops_size: 16, local_crops_number: 2}
+dino: {head_n_prototypes: 64, head_hidden_dim: 32, head_bottleneck_dim: 16}
+train: {centering: sinkhorn_knopp, batch_size_per_gpu: 16, num_workers: 1}
+optim: {total_steps: 48, warmup_steps: 8, freeze_last_layer_steps: 0, lr: 0.02, min_lr: 0.0001, layerwise_decay: 1.0,
+        clip_grad: 0, weight_decay: 0, weight_decay_end: 150}
+teacher: {warmup_teacher_temp_steps: 4, momentum_teacher: 0.5, final_momentum_teacher: 0.5}
+data: {mean: [0.43, 0.43, 0.43], std: [0.26, 0.26, 0.26]}
+checkpoint: {every_steps: 20, keep_last: 1, self_test: false, select_by: linear/val/macro_auroc}
+monitors: {every_steps: 6, labels: [upright]}
+logging: {every_steps: 8}
+evaluation: {eval_period_iterations: 0}
+runtime: {precision: fp32, device: cpu}
+"""
+SCORE = "linear/val/macro_auroc"
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of striped pictures, upright or lying; half of them for validation."""
+    folder, rng = tmp_path_factory.mktemp("films"), np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    for i in range(96):
+        wave = 60 * np.sin(2 * np.pi * np.arange(64) / 8 + rng.uniform(0, 2 * np.pi)) * rng.uniform(0.3, 1)
+        picture = 110 + rng.normal(0, 25, (64, 64)) + (wave[None, :] if i % 2 else wave[:, None])
+        cv2.imwrite(str(folder / f"{i:02d}.png"), np.clip(picture, 0, 255).astype(np.uint8))
+        split = "train" if i < 48 else "val"
+        rows.append({"image": f"{i:02d}.png", "patient": f"p{i}", "split": split, "upright": i % 2})
+    with (folder / "films.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "films.csv"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "rise_and_fall.yaml"
+    path.write_text(RISE_AND_FALL)
+    return path
+
+
+@pytest.fixture(scope="module")
+def judged(config: Path, films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with monitors, of which nothing was interrupted."""
+    run = tmp_path_factory.mktemp("judged") / "run"
+    finish(command(*train_words(config, films, run, f"monitors.dataset={films}")))
+    return run
+
+
+def test_the_best_teacher_of_a_run_that_rises_and_falls_is_the_one_in_the_middle(judged: Path) -> None:
+    scores = {line["step"]: line[SCORE] for line in metrics(judged) if SCORE in line}
+    assert list(scores) == [6, 12, 18, 24, 30, 36, 42, 48]
+    best = max(scores, key=lambda step: (scores[step], step))
+    assert 6 < best < 48
+    assert scores[best] > max(scores[6], scores[48]) + 0.03, "it rises, and it falls"
+    card = read_card(judged / "exports" / "best")
+    assert card.step == best
+    assert card.provenance["score"] == scores[best]
+    assert card.provenance["selected_by"] == SCORE
+    assert (judged / "checkpoints" / "best").read_text().strip() == str(best)
+    assert read_facts(judged / "checkpoints" / str(best))["score"] == scores[best]
+    assert steps_in(judged / "checkpoints") == [best, 48], "the best, and the last"
+    load_backbone(judged / "exports" / "best")
+
+
+def test_every_look_stands_in_the_metrics_and_its_seconds_among_the_timings(judged: Path) -> None:
+    lines = {line["step"]: line for line in metrics(judged)}
+    assert sorted(lines) == sorted({*range(6, 49, 6), *range(8, 49, 8)})
+    names = {name for name in lines[6] if "/" in name}
+    assert names == {
+        *(f"{probe}/val/{name}" for probe in ("knn", "linear") for name in ("macro_auroc", "auroc/upright")),
+        *(f"monitor/{name}" for name in ("rankme", "effective_dimension", "mean_cosine", "patch_smoothness")),
+        *(f"monitor/teacher_{name}" for name in ("entropy", "marginal_entropy")),
+    }
+    assert not any("/" in name for name in lines[8])
+    timing = {
+        line["step"]: line for line in map(json.loads, (judged / "logs" / "timing.json").read_text().splitlines())
+    }
+    assert timing[6]["monitor_seconds"] > 0
+    assert "monitor_seconds" not in timing[8]
+    log = (judged / "logs" / "train.log").read_text()
+    assert "step 6: knn AUROC " in log
+    assert " % of the time since the last" in log
+
+
+def test_the_names_that_a_score_may_have_are_those_of_a_real_line(judged: Path) -> None:
+    from dinov2.config.load import load_config
+
+    config = load_config(judged / "config.yaml").config
+    line = next(line for line in metrics(judged) if line["step"] == 8)
+    assert set(logged_names(config)) == set(line) - {"step"}
+
+
+def test_a_run_that_is_judged_ends_in_the_same_weights_to_the_bit(
+    judged: Path, config: Path, films: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    finish(command(*train_words(config, films, run, "monitors.every_steps=0", "checkpoint.select_by=")))
+    for name in ("backbone", "dino_head"):
+        file = f"exports/48/{name}.safetensors"
+        assert (run / file).read_bytes() == (judged / file).read_bytes()
+    ours, theirs = ({line["step"]: line["total_loss"] for line in metrics(one)} for one in (run, judged))
+    assert ours == {step: theirs[step] for step in ours}
+
+
+def test_a_run_that_was_killed_after_its_best_step_ends_as_if_nothing_had_happened(
+    judged: Path, config: Path, films: Path, tmp_path: Path
+) -> None:
+    run, words = tmp_path / "run", command(*train_words(config, films, tmp_path / "run", f"monitors.dataset={films}"))
+    started = launch(words, size=1, folder=tmp_path / "logs")
+    while not (run / "exports" / "best").is_dir():
+        assert started.wait(seconds=0.02) is None, started.complained
+    send(started.process.pid, 9)
+    started.wait(seconds=60)
+    assert started.leftovers(seconds=20) == []
+    finish(words)
+    assert (run / "training_metrics.json").read_bytes() == (judged / "training_metrics.json").read_bytes()
+    for folder in ("48", "best"):
+        file = f"exports/{folder}/backbone.safetensors"
+        assert (run / file).read_bytes() == (judged / file).read_bytes()
+    assert read_card(run / "exports" / "best").step == read_card(judged / "exports" / "best").step
+
+
+def test_two_processes_judge_as_one_does(films: Path, tmp_path: Path) -> None:
+    config = write_tiny_config(tmp_path)
+    common = (
+        "dino.koleo_loss_weight=0", "student.drop_path_rate=0", "optim.total_steps=4", "train.num_workers=0",
+        "monitors.every_steps=2", f"monitors.dataset={films}", "monitors.labels=[upright]",
+        "checkpoint.self_test=false", "checkpoint.select_by=monitor/rankme",
+    )  # fmt: skip
+    finish(command(*train_words(config, films, tmp_path / "one", *common, "train.batch_size_per_gpu=8")))
+    finish(torchrun(2, *train_words(config, films, tmp_path / "two", *common)))
+    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        assert one.keys() == two.keys()
+        for name in (name for name in one if name.startswith("monitor/")):
+            assert two[name] == pytest.approx(one[name], rel=2e-3, abs=1e-4), (one["step"], name)
+        for name in (name for name in one if name.startswith(("knn/", "linear/"))):
+            assert two[name] == pytest.approx(one[name], abs=0.05), (one["step"], name)
+    cards = [read_card(tmp_path / run / "exports" / "best") for run in ("one", "two")]
+    assert cards[0].step == cards[1].step
+
+
+def test_a_misspelt_score_is_refused_before_the_first_step(config: Path, films: Path, tmp_path: Path) -> None:
+    words = (f"monitors.dataset={films}", "checkpoint.select_by=linear/val/macro_aurock")
+    done = finish(command(*train_words(config, films, tmp_path / "run", *words)), code=2)
+    assert "linear/val/macro_aurock: training_metrics.json will have no such number" in done.stderr
+    assert "linear/val/macro_auroc, linear/val/auroc/upright" in done.stderr
+    assert not (tmp_path / "run" / "training_metrics.json").exists()

@@ -1,0 +1,85 @@
+"""The teacher is looked at where it lies: any sharding, any number of processes, and nothing is left behind."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dinov2.distributed import World
+from dinov2.train.monitors.passes import Look, look
+from tests.distributed.processes import on_ranks
+from tests.distributed.sharded_steps import config_of, started, with_strategy
+
+from .looks import NUM_PICTURES, looks, pictures_of, several_looks
+
+ALONE = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
+SINKHORN, CENTERING = "train.centering=sinkhorn_knopp", "train.centering=centering"
+
+
+def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    for name in ("cls", "pooled", "smoothness"):
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=2e-4, err_msg=name)
+    for name in ("entropy", "marginal_entropy"):
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name
+
+
+@pytest.mark.parametrize("centering", [SINKHORN, CENTERING])
+def test_the_features_are_those_of_the_teacher_in_the_order_of_the_pictures(centering: str) -> None:
+    tools = started(config_of(centering), world=ALONE)
+    seen = looks(ALONE, (centering,), batch_size=4, look_at=(2,))
+    assert seen["cls"].shape == seen["pooled"].shape == (NUM_PICTURES, 32)
+    teacher = tools.networks.teacher["backbone"]
+    state = {name.removeprefix("teacher.backbone."): torch.from_numpy(v) for name, v in seen["state"].items()}
+    teacher.load_state_dict({name: value for name, value in state.items() if name in teacher.state_dict()})
+    crops = (pictures_of(ALONE)[:, None].float().repeat(1, 3, 1, 1) / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        features = teacher.eval().forward_features(crops)
+    np.testing.assert_allclose(seen["cls"], features["x_norm_clstoken"].numpy(), atol=1e-5)
+    np.testing.assert_allclose(seen["pooled"], features["x_norm_patchtokens"].mean(dim=1).numpy(), atol=1e-5)
+    assert 0 < seen["entropy"] <= np.log(48) + 1e-5
+
+
+def test_the_size_of_a_batch_changes_nothing() -> None:
+    few, all_at_once = (looks(ALONE, (SINKHORN,), batch_size=size, look_at=(2,)) for size in (3, 64))
+    assert_same(few, all_at_once)
+
+
+def test_looks_between_steps_leave_the_training_as_it_was_to_the_bit() -> None:
+    with_looks, without = (looks(ALONE, (CENTERING,), batch_size=4, look_at=at) for at in ((0, 1, 2), ()))
+    for name, value in without["state"].items():
+        assert np.array_equal(with_looks["state"][name], value), name
+
+
+def test_two_processes_see_what_one_does_and_train_on_as_if_they_had_not_looked() -> None:
+    """However the weights lie: gathered for the look, they are let go of before the next step changes them."""
+    wordings = [(SINKHORN, *with_strategy("FULL_SHARD")), (CENTERING, *with_strategy("SHARD_GRAD_OP"))]
+    every, none = (0, 1, 2), ()
+    # With a batch of 1 the process that has fewer pictures has none for the last pass, and makes it all the same.
+    cases = [{"words": words, "batch_size": 1, "look_at": at} for words in wordings for at in (every, none)]
+    first, second = on_ranks(several_looks, cases, size=2)
+    for words, looked, not_looked, elsewhere in zip(wordings, first[::2], first[1::2], second[::2], strict=True):
+        assert_same(looked, looks(ALONE, words, batch_size=4, look_at=every))
+        assert np.array_equal(looked["cls"], elsewhere["cls"]), "every process has all features"
+        for name, value in not_looked["state"].items():
+            assert np.array_equal(looked["state"][name], value), (words, name)
+
+
+def test_without_a_head_for_class_tokens_there_is_no_entropy() -> None:
+    seen = looks(ALONE, ("dino.loss_weight=0",), batch_size=4, look_at=(2,))
+    assert seen["entropy"] is None
+
+
+def test_compiled_blocks_are_looked_at_too() -> None:
+    what = Look(num_pictures=NUM_PICTURES, batch_size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
+    plain, compiled = (
+        look(
+            started(config_of(SINKHORN, f"runtime.compile={how}", "student.depth=1"), world=ALONE),
+            pictures_of(ALONE),
+            what=what,
+            temperature=0.07,
+        )
+        for how in ("never", "always")
+    )
+    assert torch.allclose(compiled.cls, plain.cls, atol=1e-4)
+    assert compiled.entropy == pytest.approx(plain.entropy, rel=1e-3)
