@@ -214,6 +214,11 @@ def _say_what_next(speaker: _Speaker, event: "Ended", *, folder: "RunFolder") ->
     speaker.say(f"done: {step} steps.")
     speaker.say(f"  metrics    {folder.metrics_file}")
     speaker.say(f"  backbone   {folder.exports / str(step)}/backbone.safetensors")
+    if (best := folder.exports / "best").is_dir():
+        speaker.say(f"  best       {best}/backbone.safetensors")
     speaker.say("next:")
     speaker.say(f"  dinov2 export --checkpoint {folder.path} --output-dir exported")
+    speaker.say(
+        f"  dinov2 eval knn --backbone {folder.path} --dataset LABELLED.parquet --labels ... --output-dir scores"
+    )
     speaker.say(f"  python -c \"import dinov2; print(dinov2.load_backbone('{folder.exports / str(step)}'))\"")

@@ -48,38 +48,47 @@ def blocks(dims: Dimensions) -> float:
     everyone = sum(size.rows for size in dims.student)
     if dims.checkpointing == "full":
         return float(dims.depth * everyone * dims.width * entry_bytes(dims))
-    return dims.depth * (dims.kept_rows() * token_bytes(dims) + _scaled_matrices(dims))
+    joined = dims.joined_blocks
+    rows = dims.depth * dims.kept_rows() - joined * everyone
+    apart = rows * token_bytes(dims, joined=False) + (dims.depth - joined) * _scaled_matrices(dims)
+    return joined * everyone * token_bytes(dims, joined=True) + apart
 
 
-def token_bytes(dims: Dimensions) -> float:
-    """Of one token in one block.
+def token_bytes(dims: Dimensions, *, joined: bool) -> float:
+    """Of one token in one block; `joined`: the tokens between its branches are computed again.
 
     Attention: input `D s`, normed `D e`, queries, keys and values `3 D e`, result `D e`; of a fused kernel one float a
     head besides, and the result twice where crops of several sizes are put into one row. Feed-forward: input `D s`,
     normed `D e`, hidden `F e` before and after GELU (gated: `4 F e`). In fp16 both outputs for LayerScale, `2 D e`.
-    Pointwise checkpointing keeps neither what norms nor what activation functions give, selective nothing hidden. Drop
-    path keeps what it adds to the kept crops, `2 D s`.
+    Checkpointing keeps neither what norms nor what activation functions give nor the feed-forward's output for
+    LayerScale; pointwise nor the feed-forward's input, selective nor anything hidden. Drop path keeps what it adds to
+    the kept crops, `2 D s`, and that input.
     """
     width, entry, residual = dims.width, dims.compute_dtype.itemsize, entry_bytes(dims)
     keeps = dims.checkpointing == "none"
     normed = width * entry if keeps else 0
     scaled = width * entry if dims.layer_scale and dims.compute_dtype == torch.float16 else 0
-    of_hidden = {"none": 2, "pointwise": 1}.get(dims.checkpointing, 0)  # before and after the activation function
+    of_hidden = {"none": 2, "selective": 0}.get(dims.checkpointing, 1)  # before and after the activation function
     hidden = of_hidden * dims.hidden * (2 if dims.gated else 1)
     statistics = 2 * NORM_STATISTICS * FLOAT32 if keeps else 0
     results = 2 if len(dims.student) > 1 and dims.fused_attention else 1
     rows_of_scores = dims.num_heads * FLOAT32 if dims.fused_attention else 0
-    attention = 3 * width * entry + results * width * entry + rows_of_scores + scaled
-    feed_forward = hidden * entry + scaled
-    added = 2 * width * residual if dims.drops_paths else 0
-    return 2 * width * residual + 2 * normed + statistics + attention + feed_forward + added
+    attention = 3 * width * entry + results * width * entry + rows_of_scores + (0 if joined else scaled)
+    feed_forward = hidden * entry + (scaled if keeps else 0)
+    inputs = 1 if joined else 2
+    added = 2 * width * residual if dims.drops_paths and not joined else 0
+    return inputs * width * residual + 2 * normed + statistics + attention + feed_forward + added
 
 
 def _scaled_matrices(dims: Dimensions) -> float:
-    """The last matrix of each branch times its LayerScale: `D D e` of attention, `F D e` of the feed-forward."""
+    """The last matrix of each branch times its LayerScale: `D D e` of attention, `F D e` of the feed-forward.
+
+    What goes through `dinov2.layers.halves` makes it again.
+    """
     if not dims.layer_scale or dims.compute_dtype == torch.float16:
         return 0.0
-    return float((dims.width + dims.hidden) * dims.width * dims.compute_dtype.itemsize)
+    columns = dims.width + (dims.hidden if dims.checkpointing == "none" else 0)
+    return float(columns * dims.width * dims.compute_dtype.itemsize)
 
 
 def _backbone_ends(dims: Dimensions) -> float:

@@ -186,8 +186,8 @@ def cost_lines(report: CostReport) -> Iterator[str]:
     )
     if report.compiled:
         yield (
-            "compiled: bytes moved are those of fused operations; what is kept is that of eager blocks with pointwise "
-            "checkpointing."
+            "compiled: bytes moved are those of fused operations; what is kept is that of eager blocks that make "
+            "norms and activation functions again."
         )
     if report.known is not None:
         of_peak = KNOWN_RATE * report.flops_undropped / KNOWN_PEAK

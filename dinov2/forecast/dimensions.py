@@ -104,6 +104,12 @@ class Dimensions:
         return any(kept != tuple(size.number for size in self.student) for kept in self.kept)
 
     @property
+    def joined_blocks(self) -> int:
+        """Blocks whose tokens between the two branches are computed again instead of kept."""
+        everyone = tuple(size.number for size in self.student)
+        return self.kept.count(everyone) if self.checkpointing in ("pointwise", "selective") else 0
+
+    @property
     def compute_dtype(self) -> torch.dtype:
         """The number format of the student's backbone."""
         return self.formats["student", "backbone"].param_dtype
@@ -118,7 +124,7 @@ def checkpointing_of(runtime: Runtime, *, on_gpu: bool) -> Checkpointing:
     """What the backward pass computes again; of a compiled block the nearest that an eager one can do."""
     compiled = runtime.compile == "always" or (runtime.compile == "auto" and on_gpu and runtime.attention != "xformers")
     how = runtime.activation_checkpointing
-    return "pointwise" if compiled and how != "full" else how
+    return "branches" if compiled and how != "full" else how
 
 
 def dimensions_of(

@@ -16,7 +16,7 @@ PASSES = ("teacher", "student forward", "student backward", "computed again")
 PARTS = ("patch embedding", "linear layers", "attention", "head MLP", "prototypes", "KoLeo")
 
 # Products of whole blocks that are computed once more in the backward pass, by `runtime.activation_checkpointing`.
-COMPUTED_AGAIN = {"none": (), "pointwise": (), "selective": (), "full": ("linear layers", "attention")}
+COMPUTED_AGAIN = {"full": ("linear layers", "attention")}
 
 Flops = dict[str, dict[str, float]]
 """part -> pass -> FLOPs"""
@@ -32,10 +32,12 @@ def step_flops(dims: Dimensions) -> Flops:
             table[part]["student forward"] += head.student_rows * per_row
             table[part]["student backward"] += 2 * head.student_rows * per_row
     table["KoLeo"]["student forward"] += koleo(dims)
-    for part in COMPUTED_AGAIN[dims.checkpointing]:
+    for part in COMPUTED_AGAIN.get(dims.checkpointing, ()):
         table[part]["computed again"] = table[part]["student forward"]
+    joined = dims.joined_blocks * sum(size.rows for size in dims.student)
+    table["linear layers"]["computed again"] += joined * output_matrix(dims)
     if dims.checkpointing == "selective":
-        table["linear layers"]["computed again"] = dims.depth * dims.kept_rows() * first_matrix(dims)
+        table["linear layers"]["computed again"] += dims.depth * dims.kept_rows() * first_matrix(dims)
     return table
 
 
@@ -78,6 +80,11 @@ def linear_layers(dims: Dimensions) -> float:
     """
     feed_forward = (6.0 if dims.gated else 4.0) * dims.width * dims.hidden
     return 8.0 * dims.width**2 + feed_forward
+
+
+def output_matrix(dims: Dimensions) -> float:
+    """Of one token in one block, what the tokens between the branches take to compute again: `2 D D`."""
+    return 2.0 * dims.width * dims.width
 
 
 def first_matrix(dims: Dimensions) -> float:

@@ -95,7 +95,7 @@ def existing(folder: Path) -> Path:
 def _checkpoints(config: Config, *, total: int) -> tuple[int, int]:
     """How many checkpoints are written, and how many of them are left at the end."""
     section = config.checkpoint
-    steps = {*range(section.every_steps, total + 1, section.every_steps), total}
+    steps = {*range(section.every_steps, total + 1, section.every_steps), total, *_judged_steps(config, total=total)}
     if section.keep_last == 0:
         return len(steps), len(steps)
     kept = set(sorted(steps)[-section.keep_last :])
@@ -105,6 +105,15 @@ def _checkpoints(config: Config, *, total: int) -> tuple[int, int]:
     return len(steps), min(len(steps), len(kept) + best)
 
 
+def _judged_steps(config: Config, *, total: int) -> set[int]:
+    """Steps whose score, a number of the monitors, decides about the checkpoint that is saved with it."""
+    every = config.monitors.every_steps
+    monitored = "/" in config.checkpoint.select_by  # as only the names of monitors have it
+    return {*range(every, total + 1, every), total} if monitored and 0 < every <= total else set()
+
+
 def _exports(config: Config, *, total: int) -> int:
+    """Folders below exports: one a period, the last one, and the best."""
     every = config.evaluation.eval_period_iterations
-    return len({*range(every, total + 1, every), total}) if every else 1
+    periods = len({*range(every, total + 1, every), total}) if every else 1
+    return periods + int(bool(config.checkpoint.select_by))

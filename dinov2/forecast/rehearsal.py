@@ -4,8 +4,8 @@ In: a configuration, the number formats of its parts, a batch size. Out: a `Cour
 every operation of the forward and the backward pass. The networks, the losses and their order are those of the
 training; only the values are missing, so that a step of any size takes seconds and no memory.
 
-The blocks run eagerly, whatever `runtime.compile` says: in the place of a compiled block stands one with pointwise
-checkpointing, which keeps about as much.
+The blocks run eagerly, whatever `runtime.compile` says: in the place of a compiled block stands one that makes
+norms and activation functions again, which keeps about as much.
 
 Weights, optimiser and their exchange between processes are not in it: they depend on the sharding and are added by
 `dinov2.forecast.sharding`.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from dinov2.forecast.dimensions import Dimensions
-from dinov2.forecast.flops import PASSES
+from dinov2.forecast.flops import PASSES, linear_layers
 from dinov2.forecast.parameters import num_parameters, units_of
 from dinov2.forecast.sharding import Processes, slice_numel
 
@@ -26,7 +26,10 @@ ADAMW_BYTES, AVERAGE_BYTES, CLIPPING_BYTES = 7 * 4, 3 * 4, 3 * 4
 CAST_BYTES = 6
 # Per parameter of the prototypes and pass, in float32: the norm of each row and its gradient.
 WEIGHT_NORM_BYTES = 64
-NORMS_AGAIN = 4  # two norms, each reads and writes
+# What `dinov2.layers.halves` touches besides: two norms again, each read and written, the tokens between the branches,
+# and results that are put together from parts; per weight of a block, the sums of its gradients over the parts.
+NORMS_AGAIN = 27
+SUMS_BYTES = 21
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +127,12 @@ def blocks(dims: Dimensions, *, touches: Touches) -> dict[str, float]:
     }
     if dims.checkpointing == "full":
         by_pass["computed again"] = by_pass["student forward"]
-    elif dims.checkpointing in ("pointwise", "selective") and touches.again:
+    elif dims.checkpointing in ("branches", "pointwise", "selective") and touches.again:
         by_pass["computed again"] = kept * (NORMS_AGAIN * dims.width + inner)
-    return {name: entry * size for name, size in by_pass.items()}
+    moved = {name: entry * size for name, size in by_pass.items()}
+    if "computed again" in by_pass and dims.checkpointing != "full":
+        moved["computed again"] += SUMS_BYTES * dims.depth * linear_layers(dims) / 2  # FLOPs of a token: two a weight
+    return moved
 
 
 def logits(dims: Dimensions, *, touches: Touches) -> dict[str, float]:

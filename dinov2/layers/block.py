@@ -21,7 +21,7 @@ from dinov2.layers.mlp import Mlp, NoFfn
 from dinov2.layers.packing import Groups, pack, unpack
 from dinov2.layers.swiglu import SwiGLUFFN
 
-Checkpointing = Literal["none", "pointwise", "selective", "full"]
+Checkpointing = Literal["none", "branches", "pointwise", "selective", "full"]
 Compute = Callable[[Tensor, Groups, tuple[Kept, Kept] | None], Tensor]
 
 LAYER_NORM_EPS = 1e-6
@@ -50,9 +50,10 @@ class Block(nn.Module):
     """x + ls1(attn(norm1 x)), then x + ls2(mlp(norm2 x)).
 
     `compute`: another form of `deterministic` to run in its place, such as a compiled one. `checkpointing` says what
-    the backward pass computes again: nothing; "pointwise" norms, casts, activation functions and the tokens between the
-    branches, for one product of D x D (`dinov2.layers.halves`); "selective" besides them the first matrix of the
-    feed-forward, whose result is the largest of all; "full" all from the block's input.
+    the backward pass computes again: nothing; "branches" norms, casts and activation functions, as a compiled block
+    does by itself; "pointwise" besides them the tokens between the branches, for one product of D x D; "selective" also
+    the first matrix of the feed-forward, whose result is the largest of all; "full" all from the block's input. The
+    three in the middle go through `dinov2.layers.halves`, where the activation function is one that it knows.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Block(nn.Module):
     def deterministic(self, x: Tensor, groups: Groups, kept: tuple[Kept, Kept] | None) -> Tensor:
         """Both branches; of the pictures in `kept` alone, where it is given.  [T, D] -> [T, D]"""
         if kept is None:
-            if self._keeps_little():
+            if self._keeps_little() and self.checkpointing != "branches":
                 return self._second_half(x, attended=self._attended(x, groups))
             x = x + self.attention_branch(x, groups)
             return x + self.ffn_branch(x)
@@ -141,7 +142,7 @@ class Block(nn.Module):
         return added
 
     def _keeps_little(self) -> bool:
-        return self.checkpointing in ("pointwise", "selective") and self.mlp.last is not None
+        return self.checkpointing in ("branches", "pointwise", "selective") and self.mlp.knows_its_backward
 
     def _attended(self, x: Tensor, groups: Groups) -> Tensor:
         if self._keeps_little():
@@ -149,19 +150,16 @@ class Block(nn.Module):
         return self.attn.mix(self.attn.qkv(self.norm1(x)), groups)
 
     def _second_half(self, x: Tensor, *, attended: Tensor | None) -> Tensor:
-        assert self.mlp.first is not None
-        assert self.mlp.last is not None
+        assert not isinstance(self.mlp, NoFfn)
         return second_half(
             x,
             attended,
             proj=self.attn.proj,
             proj_scale=self.ls1.gamma if isinstance(self.ls1, LayerScale) else None,
             norm=self.norm2,
-            first=self.mlp.first,
-            activate=self.mlp.activate,
-            last=self.mlp.last,
+            branch=self.mlp,
             last_scale=self.ls2.gamma if isinstance(self.ls2, LayerScale) else None,
-            keep_hidden=self.checkpointing == "pointwise" and torch.is_grad_enabled(),
+            keep_hidden=self.checkpointing != "selective" and torch.is_grad_enabled(),
         )
 
 
@@ -176,7 +174,7 @@ def compile_blocks(module: nn.Module) -> None:
     """Every block below `module` computes in a form that torch compiles when it first runs, for the shapes it then has.
 
     One form serves all blocks of equal shape and drop-path rate. A compiled block chooses by itself what its backward
-    pass computes again, about what "pointwise" does, so of the kinds of checkpointing only "full" changes it.
+    pass computes again, about what "branches" does, so of the kinds of checkpointing only "full" changes it.
     """
     blocks = [block for block in module.modules() if isinstance(block, Block)]
     # A form per drop-path rate, with and without gradients; beyond the limit torch would go on without compiling.

@@ -8,7 +8,7 @@ a CPU it stays in the cache, and the allocator has no large holes to leave behin
 Legend: T tokens, D width, F hidden width; e the format of the products (autocast's, or that of the tokens).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-ROWS_ON_CPU = 1024
-"""Tokens at a time on a CPU; elsewhere all of them."""
+from dinov2.layers.mlp import Mlp
+from dinov2.layers.swiglu import SwiGLUFFN
 
-Activation = Callable[[Tensor], Tensor]
+ROWS_ON_CPU = 2048
+"""Tokens at a time on a CPU; elsewhere all of them."""
 
 
 def normed_linear(x: Tensor, norm: nn.LayerNorm, matrix: nn.Linear) -> Tensor:
@@ -37,20 +38,18 @@ def second_half(
     proj: nn.Linear,
     proj_scale: Tensor | None,
     norm: nn.LayerNorm,
-    first: nn.Linear,
-    activate: Activation,
-    last: nn.Linear,
+    branch: Mlp | SwiGLUFFN,
     last_scale: Tensor | None,
     keep_hidden: bool,
 ) -> Tensor:
-    """y = x + scaled proj(attended); y + scaled last(activate(first(norm(y)))).  [T, D], [T, D] -> [T, D]
+    """y = x + scaled proj(attended); y + scaled branch(norm(y)).  [T, D], [T, D] -> [T, D]
 
     Without `attended` y is `x`, and what the feed-forward adds to it is returned alone, in e. Scales are LayerScale's
-    factors [D]. Keeps `x`, `attended` and, if `keep_hidden`, what `first` gives: [T, F] in e.
+    factors [D]. Keeps `x`, `attended` and, if `keep_hidden`, what its first matrix gives: [T, F] in e.
     """
-    weights = (proj.weight, proj.bias, proj_scale, norm.weight, norm.bias, first.weight, first.bias)
-    ending = (last.weight, last.bias, last_scale)
-    rest = _Rest(eps=norm.eps, dtype=product_dtype(x), activate=activate, keep_hidden=keep_hidden)
+    weights = (proj.weight, proj.bias, proj_scale, norm.weight, norm.bias, branch.first.weight, branch.first.bias)
+    ending = (branch.last.weight, branch.last.bias, last_scale)
+    rest = _Rest(eps=norm.eps, dtype=product_dtype(x), branch=branch, keep_hidden=keep_hidden)
     out: Tensor = _SecondHalf.apply(x, attended, *weights, *ending, rest)  # type: ignore[no-untyped-call]
     return out
 
@@ -99,7 +98,7 @@ class _Sums:
         assert weight is not None
         weight += gradient.T @ inputs
         if bias is not None:
-            bias += gradient.sum(dim=0, dtype=bias.dtype)
+            bias += gradient.sum(dim=0)  # summed in float32 inside; asked for it by name, torch is ten times slower
 
     def add(self, place: int, *gradients: Tensor) -> None:
         """Gradients as they are."""
@@ -179,7 +178,7 @@ class _Rest:
 
     eps: float
     dtype: torch.dtype  # of the products
-    activate: Activation
+    branch: Mlp | SwiGLUFFN  # of whom the activation function is asked
     keep_hidden: bool
 
 
@@ -208,7 +207,7 @@ class _Scaled:
     def backward(self, gradient: Tensor, inputs: Tensor) -> Tensor:
         """The gradient of the inputs; those of the weights are summed up."""
         self._of_matrix = (gradient.T @ inputs).to(self._sum_dtype) + self._of_matrix
-        self._of_bias = gradient.sum(dim=0, dtype=self._sum_dtype) + self._of_bias
+        self._of_bias = gradient.sum(dim=0).to(self._sum_dtype) + self._of_bias
         scaled = gradient if self._behind is None else gradient * self._behind
         of_inputs: Tensor = scaled @ self._matrix
         return of_inputs
@@ -242,7 +241,7 @@ class _SecondHalf(torch.autograd.Function):
                 between = x[part] if attended is None else x[part] + projected.forward(attended[part])
                 normed, _, _ = _normed(between, scale, shift, rest.eps)
                 wide = _product(normed.to(rest.dtype), *expanded, out=None if hidden is None else hidden[part])
-                added = contracted.forward(rest.activate(wide))
+                added = contracted.forward(rest.branch.activate(wide))
                 out[part] = added if attended is None else between + added
         ctx.save_for_backward(x, attended, hidden, *weights)
         ctx.rest = rest
@@ -265,9 +264,8 @@ class _SecondHalf(torch.autograd.Function):
                 normed, *statistics = _normed(between, scale, shift, rest.eps)
                 normed = normed.to(rest.dtype)
                 wide = _product(normed, *expanded) if hidden is None else hidden[part]
-                given, active = _activated(rest.activate, wide)
-                of_active = contracted.backward(gradient[part].to(rest.dtype), active.detach())
-                (of_wide,) = torch.autograd.grad(active, given, of_active)
+                of_active = contracted.backward(gradient[part].to(rest.dtype), rest.branch.activate(wide))
+                of_wide = rest.branch.activate_backward(of_active, wide)
                 sums.matrix(2, of_wide, normed)
                 of_normed = of_wide @ expanded[0]
                 of_x[part] = _norm_backward(sums, of_normed, between, scale, shift, *statistics, place=0)
@@ -276,10 +274,3 @@ class _SecondHalf(torch.autograd.Function):
                     of_attended[part] = projected.backward(of_x[part].to(rest.dtype), attended[part])
         of_proj = projected.done() if attended is not None else (None, None, None)
         return of_x, of_attended, *of_proj, *sums.done(), *contracted.done(), None
-
-
-def _activated(activate: Activation, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """What goes into an activation function and what comes out, joined by a graph of their own."""
-    with torch.enable_grad():
-        given = hidden.detach().requires_grad_()
-        return given, activate(given)

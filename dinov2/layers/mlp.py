@@ -5,6 +5,7 @@ In: tokens [..., D]. Out: tokens [..., D].
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 
@@ -49,12 +50,23 @@ class Mlp(nn.Module):
         active: Tensor = self.act(hidden)
         return active
 
+    @property
+    def knows_its_backward(self) -> bool:
+        """Whether `activate_backward` is there: for GELU, whatever form of it."""
+        return isinstance(self.act, nn.GELU)
+
+    def activate_backward(self, gradient: Tensor, hidden: Tensor) -> Tensor:
+        """The gradient of `hidden` from that of `activate(hidden)`.  2 x [..., hidden] -> [..., hidden]"""
+        assert isinstance(self.act, nn.GELU)
+        of_hidden: Tensor = torch.ops.aten.gelu_backward(gradient, hidden, approximate=self.act.approximate)
+        return of_hidden
+
 
 class NoFfn(nn.Identity):
     """No feed-forward: the branch gives the normed tokens themselves."""
 
-    first = None
     last = None
+    knows_its_backward = False
 
     def expand(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]"""

@@ -3,6 +3,7 @@
 In: tokens [..., D]. Out: tokens [..., D].
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -45,3 +46,11 @@ class SwiGLUFFN(nn.Module):
         """What the last matrix sees.  [..., 2 width] -> [..., width]"""
         gate, value = hidden.chunk(2, dim=-1)
         return silu(gate) * value
+
+    knows_its_backward = True
+
+    def activate_backward(self, gradient: Tensor, hidden: Tensor) -> Tensor:
+        """The gradient of `hidden` from that of `activate(hidden)`.  [..., width], [..., 2 width] -> [..., 2 width]"""
+        gate, value = hidden.chunk(2, dim=-1)
+        of_gate = torch.ops.aten.silu_backward(gradient * value, gate)
+        return torch.cat([of_gate, gradient * silu(gate)], dim=-1)

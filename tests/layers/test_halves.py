@@ -72,7 +72,7 @@ def test_under_autocast_they_come_as_near_to_float64_as_the_layers_do(
     assert [one.dtype for one in short] == [one.dtype for one in plain]
     for ours, theirs, truth in zip(short, plain, exact, strict=True):
         unit = float(truth.abs().max())
-        assert error(ours, truth) <= 1.5 * error(theirs, truth) + 2e-3 * unit
+        assert error(ours, truth) <= 2.5 * error(theirs, truth) + 2e-3 * unit
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

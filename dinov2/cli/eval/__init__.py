@@ -5,7 +5,6 @@ In: words. Out: each probe's module adds its parser and runs it; the rooms are i
 
 import argparse
 import importlib
-import importlib.util
 
 from dinov2.cli import COMMANDS
 
@@ -39,5 +38,4 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     probes = parser.add_subparsers(dest="probe", required=True, metavar="PROBE")
     for name in PROBES:
-        if importlib.util.find_spec(f"dinov2.cli.eval.{name}"):
-            importlib.import_module(f"dinov2.cli.eval.{name}").add_parser(probes)
+        importlib.import_module(f"dinov2.cli.eval.{name}").add_parser(probes)

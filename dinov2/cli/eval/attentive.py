@@ -5,10 +5,9 @@ In: words. Out: a result folder.
 
 import argparse
 
-from dinov2.cli.eval.feature_run import device_of
 from dinov2.cli.eval.heads import about, add_head_options, end, fitting_bar, open_splits
 from dinov2.cli.eval.linear import check_numbers
-from dinov2.cli.eval.options import PROBE_FORMATTER
+from dinov2.cli.eval.options import PROBE_FORMATTER, device_of
 
 EXAMPLES = """examples:
   dinov2 eval attentive --backbone RUN/exports/400 --dataset films.csv --labels Effusion --output-dir scores/attentive

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinov2.cli.console import progress_bar, stderr
-from dinov2.cli.eval.options import open_eval_data, open_the_backbone
+from dinov2.cli.eval.options import device_of, open_eval_data, open_the_backbone
 from dinov2.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -106,20 +106,6 @@ class _Run:
                 f"features of {name}: {len(examples):,} pictures, {said} {place}", markup=False, soft_wrap=True
             )
         return replace(labelled, features=labelled.features.last(self._blocks))
-
-
-def device_of(arguments: argparse.Namespace) -> "torch.device":
-    """Of --device; auto is the GPU where there is one.  Raises ConfigError for one that is not there."""
-    import torch
-
-    name = arguments.device
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {name}: there is no such device. Give auto, cpu, cuda or cuda:1.") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device {name}: {torch.cuda.device_count()} GPUs are visible here. Give --device cpu.")
-    return device
 
 
 def refuse_several_processes(command: str) -> None:

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dinov2.cli.console import stdout
-from dinov2.cli.eval.feature_run import device_of
 from dinov2.cli.eval.heads import about, add_head_options, fitting_bar, open_splits
 from dinov2.cli.eval.linear import check_numbers
-from dinov2.cli.eval.options import PROBE_FORMATTER
+from dinov2.cli.eval.options import PROBE_FORMATTER, device_of
 
 if TYPE_CHECKING:
     from dinov2.eval.examples import EvalData

@@ -213,7 +213,7 @@ def augmentation_of(arguments: argparse.Namespace) -> "Augmentation | None":
 
 @contextmanager
 def reporting(*, quiet: bool = False) -> Iterator["Progress"]:
-    """A bar for everything that is being done, one line each; and a line of text when an epoch says something new."""
+    """A bar for what is being done now; and a line of text when an epoch says something new."""
     said: dict[str, str] = {}
     with progress_bar() as bar:
         lines: dict[str, Any] = {}
@@ -222,6 +222,8 @@ def reporting(*, quiet: bool = False) -> Iterator["Progress"]:
             if quiet:
                 return
             if what not in lines:
+                for finished in [name for name in lines if bar.tasks[bar.task_ids.index(lines[name])].finished]:
+                    bar.remove_task(lines.pop(finished))  # or a log file would tell it every half minute
                 lines[what] = bar.add_task(what, total=total)
             bar.update(lines[what], completed=done, total=total, status=status)
             if status and said.get(what) != status:

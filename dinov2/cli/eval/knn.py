@@ -59,7 +59,7 @@ def add_tokens_option(group: "argparse._ArgumentGroup") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Finds neighbours, chooses their number, tests."""
-    from dinov2.cli.eval.feature_run import device_of
+    from dinov2.cli.eval.options import device_of
     from dinov2.eval.features import Labelled
     from dinov2.eval.probes.judging import About, judge
     from dinov2.eval.probes.knn import KnnProbe, candidates_for

@@ -7,9 +7,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from dinov2.cli.eval.feature_run import device_of
 from dinov2.cli.eval.heads import about, add_head_options, end, fitting_bar, open_splits, pooling
-from dinov2.cli.eval.options import PROBE_FORMATTER
+from dinov2.cli.eval.options import PROBE_FORMATTER, device_of
 from dinov2.errors import ConfigError
 
 if TYPE_CHECKING:

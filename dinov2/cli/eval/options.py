@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 PROBE_FORMATTER = argparse.RawDescriptionHelpFormatter
 BACKBONES = (
-    "a folder that `dinov2 export` or `train` wrote, a .safetensors or .pth of DINOv2, a Hugging Face folder, "
-    "open_clip:, timm:, torchvision: or torchxrayvision:NAME, or random:ARCH for weights that learnt nothing"
+    "a run, one of its checkpoints or exports, a .safetensors or .pth of DINOv2, a Hugging Face folder or OWNER/NAME, "
+    "an open_clip ViT folder or openclip-file:PATH, open_clip:, timm:, torchvision: or torchxrayvision:NAME, "
+    "or random:ARCH for weights that learnt nothing"
 )
 
 
@@ -99,12 +100,23 @@ def open_eval_data(arguments: argparse.Namespace, *, segmentation: bool = False)
     )
 
 
-def open_the_backbone(arguments: argparse.Namespace) -> "tuple[Backbone, torch.device]":
-    """The backbone on its device, in evaluation mode.  Raises WeightsError."""
+def device_of(arguments: argparse.Namespace) -> "torch.device":
+    """Of --device; auto is the GPU where there is one.  Raises ConfigError for one that is not there."""
     import torch
 
+    name = arguments.device
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name}: there is no such device. Give auto, cpu, cuda or cuda:1.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"--device {name}: {torch.cuda.device_count()} GPUs are visible here. Give --device cpu.")
+    return device
+
+
+def open_the_backbone(arguments: argparse.Namespace) -> "tuple[Backbone, torch.device]":
+    """The backbone on its device, in evaluation mode.  Raises WeightsError, ConfigError."""
     from dinov2.eval.backbones import open_backbone
 
-    name = arguments.device
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    device = device_of(arguments)
     return open_backbone(arguments.backbone).to(device), device

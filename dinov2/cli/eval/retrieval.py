@@ -63,7 +63,8 @@ def add_parser(probes: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def run(arguments: argparse.Namespace) -> int:
     """Finds the nearest of every picture, and counts what is relevant."""
     from dinov2.cli.eval.ending import finish
-    from dinov2.cli.eval.feature_run import device_of, labelled_splits
+    from dinov2.cli.eval.feature_run import labelled_splits
+    from dinov2.cli.eval.options import device_of
     from dinov2.eval.outcome import Outcome
     from dinov2.eval.probes.retrieval import retrieve, told
 

@@ -71,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from dinov2.cli.eval.ending import finish
-    from dinov2.cli.eval.feature_run import device_of, refuse_several_processes
+    from dinov2.cli.eval.feature_run import refuse_several_processes
+    from dinov2.cli.eval.options import device_of
     from dinov2.config.presets import find_config
     from dinov2.eval.backbones import open_image_text
     from dinov2.eval.outcome import Outcome

@@ -25,7 +25,16 @@ from dinov2.eval.examples import EvalData, Examples
 from dinov2.eval.features import autocast, join_examples
 from dinov2.eval.outcome import Outcome, Predictions
 from dinov2.eval.pictures import PictureBatch, Preparation, batches
-from dinov2.eval.probes.adapters import ALPHA, RANK, Mode, learnt_state, prepare, restore, set_training
+from dinov2.eval.probes.adapters import (
+    ALPHA,
+    RANK,
+    Mode,
+    count_parameters,
+    learnt_state,
+    prepare,
+    restore,
+    set_training,
+)
 from dinov2.eval.probes.classification_loss import Balance, Outputs, Targets, targets_of
 from dinov2.eval.probes.finetune_augment import Augmentation
 from dinov2.eval.probes.finetune_groups import has_order, parameter_groups
@@ -311,7 +320,14 @@ def finetune(
     )
     if verdict.test is not None and not np.isfinite(verdict.test.scores).all():
         raise ConfigError(f"the fit with {told(verdict.chosen)} diverged. Give smaller learning rates.")
-    said = {**asdict(settings), "size": preparation.size, "fit": preparation.fit}
+    learning, whole = count_parameters(backbone)
+    said = {
+        **asdict(settings),
+        "size": preparation.size,
+        "fit": preparation.fit,
+        "parameters of the backbone": whole,
+        "of the backbone or added, that learn": learning,
+    }
     if settings.layer_decay != 1 and not has_order(backbone):
         said["layer_decay"] = "none: this network has no order of layers"
     outcome = Outcome(

@@ -126,6 +126,7 @@ def test_planted_findings_are_found_and_rates_chosen_on_validation(mode: Mode) -
     assert outcome.fitted_on == "train + val"
     assert outcome.counts == {"train": 48, "val": 24, "test": 24}
     assert final.losses[-1] < final.losses[0]
+    assert (outcome.settings["of the backbone or added, that learn"] == 0) == (mode == "frozen")
 
 
 def test_labels_of_test_do_not_change_what_is_chosen_or_predicted() -> None:
