@@ -10,6 +10,11 @@ if [ $# -lt 4 ]; then
 fi
 CXR="$(realpath -- "$1")" OUT="$(realpath -m -- "$2")" SIZE="$3"
 shift 3
+BACKBONES=()
+for backbone in "$@"; do
+    if [ -e "$backbone" ]; then backbone="$(realpath -- "$backbone")"; fi
+    BACKBONES+=("$backbone")
+done
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
 set_up_environment
@@ -32,7 +37,6 @@ judge() { # DATA PROBE CSV, words that name labels
     done
 }
 
-BACKBONES=("$@")
 for kind in knn logreg; do
     judge nih64 "$kind" nih64.csv --labels "${FINDINGS[@]}"
     judge view "$kind" hannover.csv --labels view

@@ -42,7 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
     stdout.print(
         f"{arguments.count} synthetic films: {output}/dicom, {output}/masks, {output}/labels.csv\n"
         "next:\n"
-        f"  dinov2 preprocess --input {output}/dicom --output pictures --table {output}/labels.csv",
+        f"  dinov2 preprocess --input {output}/dicom --output pictures --table {output}/labels.csv\n"
+        f"masks fit pictures of the films' own size: add resample.short_side={arguments.short_side}, then\n"
+        f"  cp -r {output}/masks pictures/",
         markup=False,
     )
     return 0

@@ -13,7 +13,7 @@ from dinov2.errors import ConfigError
 from dinov2.forecast import traffic
 from dinov2.forecast.activations import Activations, kept_activations
 from dinov2.forecast.communication import sent_by_kind, step_exchanges
-from dinov2.forecast.dimensions import Dimensions
+from dinov2.forecast.dimensions import Dimensions, is_compiled
 from dinov2.forecast.flops import Flops, step_flops, total
 from dinov2.forecast.launch import Launch
 from dinov2.forecast.machines import LINK_SHARE, MEMORY_SHARE, Machine
@@ -87,7 +87,7 @@ def cost_of(
     whole = global_batch or config.train.global_batch_size or gpus * batch * launch.accumulation_steps
     if whole < 1:
         raise ConfigError(f"--global-batch {whole}: give more than 0.")
-    compiled = config.runtime.compile != "never"
+    compiled = is_compiled(config.runtime, on_gpu=True)
     fleets = [Fleet(config, machine, compiled=compiled, batch=batch) for machine in machines]
     dims = fleets[0].dimensions(gpus, batch=batch)
     processes = fleets[0].processes(gpus, accumulation_steps=launch.accumulation_steps)

@@ -120,11 +120,15 @@ class Dimensions:
         return sum(of_blocks) / len(of_blocks)
 
 
+def is_compiled(runtime: Runtime, *, on_gpu: bool) -> bool:
+    """Whether blocks are compiled, where nothing on the machine keeps them from it (`dinov2.train.form` asks that)."""
+    return runtime.compile == "always" or (runtime.compile == "auto" and on_gpu and runtime.attention != "xformers")
+
+
 def checkpointing_of(runtime: Runtime, *, on_gpu: bool) -> Checkpointing:
     """What the backward pass computes again; of a compiled block the nearest that an eager one can do."""
-    compiled = runtime.compile == "always" or (runtime.compile == "auto" and on_gpu and runtime.attention != "xformers")
     how = runtime.activation_checkpointing
-    return "branches" if compiled and how != "full" else how
+    return "branches" if is_compiled(runtime, on_gpu=on_gpu) and how != "full" else how
 
 
 def dimensions_of(

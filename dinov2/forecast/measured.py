@@ -12,7 +12,7 @@ from typing import Any
 
 from dinov2.config.load import load_config
 from dinov2.errors import ConfigError, Dinov2Error
-from dinov2.forecast.dimensions import dimensions_of
+from dinov2.forecast.dimensions import dimensions_of, is_compiled
 from dinov2.forecast.machines import EFFICIENCY, Machine
 from dinov2.forecast.schedule import simulate_step
 from dinov2.forecast.sharding import Processes
@@ -92,7 +92,7 @@ def _rows(result: Mapping[str, Any], *, efficiency: float) -> Iterator[Compariso
         words += [f"runtime.activation_checkpointing={row['checkpointing']}", "train.centering=sinkhorn_knopp"]
         config = load_config(None, overrides=words).config
         dims = dimensions_of(config, pictures=int(row["batch_size"]), processes=1, on_gpu=on_gpu)
-        compiled = row["compile"] == "always" or (row["compile"] == "auto" and on_gpu)
+        compiled = is_compiled(config.runtime, on_gpu=on_gpu)
         line = simulate_step(dims, machine=own, processes=ALONE, compiled=compiled)
         measured = float(row["seconds_per_step"])
         left = measured - line.memory

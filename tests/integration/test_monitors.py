@@ -126,7 +126,7 @@ def test_a_run_that_is_judged_ends_in_the_same_weights_to_the_bit(
     assert ours == {step: theirs[step] for step in ours}
 
 
-def test_a_run_that_was_killed_after_its_best_step_ends_as_if_nothing_had_happened(
+def test_a_run_that_was_killed_after_a_best_export_ends_as_if_nothing_had_happened(
     judged: Path, config: Path, films: Path, tmp_path: Path
 ) -> None:
     run, words = tmp_path / "run", command(*train_words(config, films, tmp_path / "run", f"monitors.dataset={films}"))

@@ -47,20 +47,22 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_backbone_options(parser: argparse.ArgumentParser) -> None:
-    """The backbone, and how pictures are put to it."""
+def add_backbone_options(parser: argparse.ArgumentParser, *, fit: str = "crop", batch_size: int = 32) -> None:
+    """The backbone, and how pictures are put to it; `fit` and `batch_size` are what is usual."""
     group = parser.add_argument_group("backbone")
     group.add_argument("--backbone", required=True, metavar="B", help=BACKBONES)
     group.add_argument("--size", type=int, metavar="PX", help="side of the pictures (default: the backbone's own)")
     group.add_argument(
         "--fit",
         choices=["crop", "letterbox", "squash"],
-        default="crop",
-        help="how a picture becomes square: short side to size and the middle, bars, or distorted (default: crop)",
+        default=fit,
+        help=f"how a picture becomes square: short side to size and the middle, bars, or distorted (default: {fit})",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     group.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of the backbone")
-    group.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures at once (default: 32)")
+    group.add_argument(
+        "--batch-size", type=int, default=batch_size, metavar="N", help=f"pictures at once (default: {batch_size})"
+    )
     group.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read pictures (default: 2)")
 
 

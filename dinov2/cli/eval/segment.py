@@ -55,7 +55,7 @@ def add_parser(probes: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         epilog=EXAMPLES,
         formatter_class=PROBE_FORMATTER,
     )
-    add_backbone_options(parser)
+    add_backbone_options(parser, fit="letterbox", batch_size=8)
     add_data_options(parser)
     group = parser.add_argument_group("decoder")
     group.add_argument(
@@ -93,7 +93,7 @@ def add_parser(probes: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--no-refit", action="store_true", help="test the fit on train, do not fit again on train + validation"
     )
     add_output_options(parser)
-    parser.set_defaults(run=run, fit="letterbox", batch_size=8)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
