@@ -10,6 +10,7 @@ Legend: T tokens, D width, F hidden width; e the format of the products (autocas
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from dinov2.layers.mlp import Mlp
 from dinov2.layers.swiglu import SwiGLUFFN
 
-ROWS_ON_CPU = 2048
+ROWS_ON_CPU = 4096
 """Tokens at a time on a CPU; elsewhere all of them."""
 
 
@@ -60,8 +61,10 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 def _parts(x: Tensor) -> Iterator[slice]:
-    step = ROWS_ON_CPU if x.device.type == "cpu" else max(len(x), 1)
-    return (slice(start, start + step) for start in range(0, len(x), step))
+    """Parts alike in length."""
+    number = max(-(-len(x) // ROWS_ON_CPU), 1) if x.device.type == "cpu" else 1
+    ends = [len(x) * i // number for i in range(number + 1)]
+    return (slice(start, end) for start, end in pairwise(ends))
 
 
 def _normed(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,7 +99,7 @@ class _Sums:
         """Of a matrix at `place` and of its bias behind it."""
         weight, bias = self.sums[place : place + 2]
         assert weight is not None
-        weight += gradient.T @ inputs
+        self.sums[place] = (gradient.T @ inputs).to(weight.dtype) + weight  # faster than adding in place across formats
         if bias is not None:
             bias += gradient.sum(dim=0)  # summed in float32 inside; asked for it by name, torch is ten times slower
 
@@ -242,7 +245,10 @@ class _SecondHalf(torch.autograd.Function):
                 normed, _, _ = _normed(between, scale, shift, rest.eps)
                 wide = _product(normed.to(rest.dtype), *expanded, out=None if hidden is None else hidden[part])
                 added = contracted.forward(rest.branch.activate(wide))
-                out[part] = added if attended is None else between + added
+                if attended is None:
+                    out[part] = added
+                else:
+                    torch.add(between, added, out=out[part])
         ctx.save_for_backward(x, attended, hidden, *weights)
         ctx.rest = rest
         return out
@@ -268,9 +274,11 @@ class _SecondHalf(torch.autograd.Function):
                 of_wide = rest.branch.activate_backward(of_active, wide)
                 sums.matrix(2, of_wide, normed)
                 of_normed = of_wide @ expanded[0]
-                of_x[part] = _norm_backward(sums, of_normed, between, scale, shift, *statistics, place=0)
-                if attended is not None and of_attended is not None:
-                    of_x[part] += gradient[part]
-                    of_attended[part] = projected.backward(of_x[part].to(rest.dtype), attended[part])
+                of_between = _norm_backward(sums, of_normed, between, scale, shift, *statistics, place=0)
+                if attended is None or of_attended is None:
+                    of_x[part] = of_between
+                    continue
+                torch.add(of_between, gradient[part], out=of_x[part])
+                of_attended[part] = projected.backward(of_x[part].to(rest.dtype), attended[part])
         of_proj = projected.done() if attended is not None else (None, None, None)
         return of_x, of_attended, *of_proj, *sums.done(), *contracted.done(), None

@@ -7,7 +7,7 @@ Legend: T tokens of all pictures; of one size of pictures: B pictures, N tokens 
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +25,7 @@ OneSizeKernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 ATTENTION_NAMES = ("auto", "sdpa", "explicit", "xformers", "varlen")
 ON_GPU_ONLY = ("xformers", "varlen")
+WEIGHTS_AT_ONCE = 4 * 2**20  # bytes, on a CPU
 EXPLICIT_UP_TO_TOKENS = 640  # on a CPU in half precision; longer sequences are faster in torch's fused kernel
 
 
@@ -57,8 +58,8 @@ class _Explicit(torch.autograd.Function):
     """Attention as products of whole matrices, laid out so that each way copies its operands once.
 
     The forward pass keeps queries, keys and values, each picture and head a matrix of its own. The weights are computed
-    again for the backward pass: one product of the six, and by far the most memory. The gradient of [T, 3, H, d] is
-    written in place, size by size.
+    again for the backward pass: one product of the six, and by far the most memory; on a CPU some at a time. The
+    gradient of [T, 3, H, d] is written in place, size by size.
     """
 
     @staticmethod
@@ -72,7 +73,9 @@ class _Explicit(torch.autograd.Function):
                 matrices.view(3, batch, heads, length, width).copy_(part.permute(2, 0, 3, 1, 4))
                 queries, keys, values = matrices.unbind()
                 queries.mul_(width**-0.5)
-                mixed = torch.bmm(_weights(queries, keys), values)  # [B*H, N, d]
+                mixed = torch.empty_like(values)  # [B*H, N, d]
+                for few in _parts(queries):
+                    torch.bmm(_weights(queries[few], keys[few]), values[few], out=mixed[few])
                 out.copy_(mixed.view(batch, heads, length, width).transpose(1, 2))
                 kept.append(matrices)
         ctx.groups = groups
@@ -89,16 +92,26 @@ class _Explicit(torch.autograd.Function):
         with torch.autocast(gradient.device.type, enabled=False):
             for part, out, matrices in zip(parts, outs, ctx.saved_tensors, strict=True):
                 queries, keys, values = matrices.unbind()
-                weights = _weights(queries, keys)
                 of_mixed = part.transpose(1, 2).flatten(0, 1)  # [B*H, N, d]
-                of_weights = torch.bmm(of_mixed, values.transpose(1, 2))
-                of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
                 of_matrices = torch.empty_like(matrices)
-                torch.bmm(of_scores, keys, out=of_matrices[0]).mul_(width**-0.5)
-                torch.bmm(of_scores.transpose(1, 2), queries, out=of_matrices[1])
-                torch.bmm(weights.transpose(1, 2), of_mixed, out=of_matrices[2])
+                for few in _parts(queries):
+                    weights = _weights(queries[few], keys[few])
+                    of_weights = torch.bmm(of_mixed[few], values[few].transpose(1, 2))
+                    of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+                    torch.bmm(of_scores, keys[few], out=of_matrices[0, few])
+                    torch.bmm(of_scores.transpose(1, 2), queries[few], out=of_matrices[1, few])
+                    torch.bmm(weights.transpose(1, 2), of_mixed[few], out=of_matrices[2, few])
+                of_matrices[0].mul_(width**-0.5)
                 out.copy_(of_matrices.view(3, -1, heads, part.shape[1], width).permute(1, 3, 0, 2, 4))
         return of_qkv, None
+
+
+def _parts(matrices: Tensor) -> Iterator[slice]:
+    """So many pictures and heads at a time that their weights stay in a CPU's cache; elsewhere all.  [B*H, N, d]"""
+    count, length, _ = matrices.shape
+    at_once = max(WEIGHTS_AT_ONCE // (length**2 * matrices.element_size()), 1)
+    step = at_once if matrices.device.type == "cpu" else max(count, 1)
+    return (slice(start, start + step) for start in range(0, count, step))
 
 
 def _weights(queries: Tensor, keys: Tensor) -> Tensor:
