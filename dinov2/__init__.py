@@ -1,21 +1,22 @@
 """Self-supervised pretraining of image encoders for chest radiographs.
 
-`dinov2.load_backbone(FOLDER)` gives the backbone of an exported folder; everything else has its own module. Nothing
-heavy is imported until it is used.
+`dinov2.Encoder.from_pretrained(NAME)` takes films and gives features; `dinov2.load_backbone(NAME)` gives the network
+alone. Everything else has its own module. Nothing heavy is imported until it is used.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dinov2.checkpoint.export import load_backbone
+    from dinov2.encoder import Encoder
+    from dinov2.formats.opening import load_backbone
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_backbone"]
+__all__ = ["Encoder", "__version__", "load_backbone"]
+_HOMES = {"Encoder": "dinov2.encoder", "load_backbone": "dinov2.formats.opening"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_backbone":
-        from dinov2.checkpoint.export import load_backbone
-
-        return load_backbone
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'dinov2' has no attribute {name!r}")

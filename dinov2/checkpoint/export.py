@@ -115,7 +115,7 @@ def check_export(teacher: Mapping[str, nn.Module], folder: Path) -> float:
 def load_exported(folder: Path) -> tuple[DinoVisionTransformer, dict[str, DINOHead]]:
     """Backbone and heads of an exported folder, in evaluation mode, loaded strictly.  Raises WeightsError."""
     card = read_card(folder)
-    backbone = _build_backbone(card, folder=folder)
+    backbone = build_from_card(card, folder=folder)
     _load_strictly(backbone, folder / BACKBONE_FILE)
     heads = {}
     for name, arguments in card.heads.items():
@@ -124,12 +124,8 @@ def load_exported(folder: Path) -> tuple[DinoVisionTransformer, dict[str, DINOHe
     return backbone.eval(), {name: head.eval() for name, head in heads.items()}
 
 
-def load_backbone(folder: str | Path) -> DinoVisionTransformer:
-    """The backbone of an exported folder, in evaluation mode on the CPU.  Raises WeightsError."""
-    return load_exported(Path(folder))[0]
-
-
-def _build_backbone(card: BackboneCard, *, folder: Path) -> DinoVisionTransformer:
+def build_from_card(card: BackboneCard, *, folder: Path) -> DinoVisionTransformer:
+    """The network that a card of `folder` describes, with random weights.  Raises WeightsError."""
     try:
         return ARCHITECTURES[card.arch](**card.architecture)
     except (KeyError, TypeError, ValueError) as error:

@@ -17,10 +17,10 @@ from dinov2.eval.backbones.clip_files import ClipConfig, towers_in_file
 from dinov2.eval.backbones.clip_towers import ClipTowers, PictureTower
 from dinov2.eval.backbones.fingerprint import fingerprint_of
 from dinov2.eval.backbones.image_text import TEXTS_AT_ONCE, ImageText
-from dinov2.eval.backbones.processor import Three, read_json, read_processor
 from dinov2.eval.backbones.structure import Parts, check_request, ordered_parts
 from dinov2.eval.backbones.tokenizer import ClipTokenizer, find_vocabulary
 from dinov2.eval.backbones.transformers_models import CLIP_MEAN, CLIP_STD, load_model
+from dinov2.models.processor import Three, read_json, read_processor
 from dinov2.models.weights import read_weights
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from dinov2.errors import WeightsError
 from dinov2.eval.backbones.clip_towers import ClipTowers, PictureTower, TextTower, TowerShape
-from dinov2.eval.backbones.processor import Three, read_json
 from dinov2.eval.backbones.transformers_models import CLIP_MEAN, CLIP_STD
 from dinov2.models.position_table import square_grid
+from dinov2.models.processor import Three, read_json
 
 log = logging.getLogger(__name__)
 

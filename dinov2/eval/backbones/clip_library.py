@@ -9,9 +9,9 @@ from dinov2.errors import WeightsError
 from dinov2.eval.backbones.clip import ClipBackbone, OpenClipPair, pair_of, picture_backbone
 from dinov2.eval.backbones.clip_files import ClipConfig, is_clip_state, towers_of
 from dinov2.eval.backbones.clip_towers import ClipTowers
-from dinov2.eval.backbones.libraries import library_errors, library_part
 from dinov2.eval.backbones.tokenizer import ClipTokenizer, find_any_vocabulary
 from dinov2.eval.backbones.transformers_models import CLIP_MEAN, CLIP_STD
+from dinov2.models.libraries import library_errors, library_part
 
 OPEN_CLIP = "open_clip:"
 

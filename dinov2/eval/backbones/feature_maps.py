@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from dinov2.errors import WeightsError
 from dinov2.eval.backbones.backbone import Backbone, Tokens, Traits
 from dinov2.eval.backbones.fingerprint import fingerprint_of
-from dinov2.eval.backbones.libraries import library_errors, library_part
-from dinov2.eval.backbones.processor import Three
 from dinov2.eval.backbones.structure import Parts, check_request
+from dinov2.models.libraries import library_errors, library_part
+from dinov2.models.processor import Three
 
 log = logging.getLogger(__name__)
 

@@ -12,18 +12,14 @@ from dinov2.eval.backbones.clip import open_clip_backbone, open_clip_pair, open_
 from dinov2.eval.backbones.clip_files import CONFIG, FILES, clip_file, is_clip_state
 from dinov2.eval.backbones.clip_library import OPEN_CLIP, open_clip_name, open_clip_name_pair
 from dinov2.eval.backbones.feature_maps import TORCHVISION, XRAYVISION, open_torchvision, open_xrayvision
-from dinov2.eval.backbones.hub import hub_folder, hub_id
 from dinov2.eval.backbones.image_text import ImageText
-from dinov2.eval.backbones.ours import RANDOM, is_ours, open_ours, open_random
-from dinov2.eval.backbones.processor import read_json
-from dinov2.eval.backbones.public import (
-    fits_our_network,
-    open_dinov2_folder,
-    open_export_without_card,
-    open_public_state,
-)
+from dinov2.eval.backbones.ours import RANDOM, as_backbone, open_random
 from dinov2.eval.backbones.timm_models import TIMM, open_timm
 from dinov2.eval.backbones.transformers_models import DINOV2, FAMILIES, open_transformers_folder
+from dinov2.formats import open_vit
+from dinov2.formats.opening import fits_our_network, is_ours, open_dinov2_folder, open_ours, open_state
+from dinov2.models.hub import hub_folder, hub_id
+from dinov2.models.processor import read_json
 from dinov2.models.weights import PICKLES, read_weights
 
 OPEN_CLIP_FILE = "openclip-file:"
@@ -94,12 +90,13 @@ def open_image_text(name: str) -> ImageText:
 
 def _open_folder(folder: Path, *, name: str) -> Backbone:
     if is_ours(folder):
-        return open_ours(folder)
+        opened = open_ours(folder)
+        return as_backbone(opened, name=str(opened.place))
     config = folder / "config.json"
     if config.is_file():
         said = read_json(config)
         if said.get("model_type") in DINOV2 and fits_our_network(said, folder):
-            return open_dinov2_folder(folder, name=name)
+            return as_backbone(open_dinov2_folder(folder), name=name)
         if said.get("model_type") in FAMILIES:
             return open_transformers_folder(folder, name=name)
     file = clip_file(folder)
@@ -108,19 +105,19 @@ def _open_folder(folder: Path, *, name: str) -> Backbone:
     if config.is_file():
         return open_transformers_folder(folder, name=name)  # refuses, naming the families
     if (folder / "backbone.safetensors").is_file():
-        return open_export_without_card(folder, name=name)
+        return as_backbone(open_vit(folder), name=name)
     raise WeightsError(f"{name}: a folder, but of no backbone.\n{POSSIBLE}")
 
 
 def _open_file(path: Path, *, name: str) -> Backbone:
     if path.name == "backbone.safetensors" and is_ours(path.parent):
-        return open_ours(path.parent)
+        return as_backbone(open_ours(path.parent), name=str(path.parent))
     if path.suffix not in (".safetensors", *PICKLES):
         raise WeightsError(f"{name}: not a file of weights.\n{POSSIBLE}")
     state = read_weights(path).part("backbone")
     if is_clip_state(state):
         return open_clip_state(state, path=path, name=name)
-    return open_public_state(state, path=path, name=name)
+    return as_backbone(open_state(state, path=path), name=name)
 
 
 def _clip_path(name: str) -> Path:

@@ -1,24 +1,20 @@
-"""Vision transformers of this package as backbones: exports, runs, checkpoints, and weights that learnt nothing.
+"""Vision transformers of this package as backbones, and weights that learnt nothing.
 
-In: a `DinoVisionTransformer`, a folder, or `random:ARCH[/PATCH][@SIZE]`. Out: a `DinoBackbone`.
+In: a `DinoVisionTransformer`, an `Opened`, or `random:ARCH[/PATCH][@SIZE]`. Out: a `DinoBackbone`.
 """
 
-import logging
 import re
 from difflib import get_close_matches
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dinov2.backbone_card import CARD_NAME, BackboneCard, read_card
-from dinov2.checkpoint.export import load_backbone, make_card
-from dinov2.checkpoint.from_checkpoint import load_teacher
-from dinov2.checkpoint.reading import FACTS, find_checkpoint
-from dinov2.errors import CheckpointError, WeightsError
+from dinov2.errors import WeightsError
 from dinov2.eval.backbones.backbone import Backbone, Tokens, Traits
 from dinov2.eval.backbones.fingerprint import fingerprint_of
 from dinov2.eval.backbones.structure import Parts, check_request, ordered_parts
+from dinov2.formats import Opened
+from dinov2.formats.opened import IMAGENET_MEAN, IMAGENET_STD, three
 from dinov2.models.vision_transformer import (
     DinoVisionTransformer,
     vit_base,
@@ -26,11 +22,7 @@ from dinov2.models.vision_transformer import (
     vit_large,
     vit_small,
 )
-from dinov2.ssl.networks import backbone_of
 
-log = logging.getLogger(__name__)
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RANDOM = "random:"
 RANDOM_ARCHITECTURES = {
     "vit_small": vit_small,
@@ -91,8 +83,8 @@ def dino_traits(
         embed_dim=vit.embed_dim,
         depth=vit.n_blocks,
         patch_size=patch_rows,
-        mean=_three(mean),
-        std=_three(std),
+        mean=three(mean),
+        std=three(std),
         input_size=input_size or vit.patch_embed.img_size[0],
         size_step=patch_rows,
         fixed_size=False,
@@ -106,9 +98,10 @@ def dino_traits(
     )
 
 
-def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
-    first, second, third = values * 3 if len(values) == 1 else values
-    return (float(first), float(second), float(third))
+def as_backbone(opened: Opened, *, name: str) -> DinoBackbone:
+    """What was opened, for probes.  Raises WeightsError as `dino_traits`."""
+    traits = dino_traits(opened.vit, name=name, mean=opened.mean, std=opened.std, input_size=opened.input_size)
+    return DinoBackbone(opened.vit, traits=traits)
 
 
 def open_random(name: str) -> DinoBackbone:
@@ -132,37 +125,3 @@ def open_random(name: str) -> DinoBackbone:
         torch.manual_seed(RANDOM_SEED)
         vit = RANDOM_ARCHITECTURES[found["arch"]](patch_size=patch, img_size=size, init_values=1.0)
     return DinoBackbone(vit, traits=dino_traits(vit, name=name))
-
-
-def is_ours(path: Path) -> bool:
-    """Whether a folder is an export, a run, or a checkpoint of this package."""
-    return any((path / entry).exists() for entry in (CARD_NAME, FACTS, "exports", "checkpoints"))
-
-
-def open_ours(path: Path) -> DinoBackbone:
-    """An exported folder; a run (its newest export, else its newest checkpoint); a checkpoint.
-
-    `traits.name` is the folder that was opened in the end. Raises WeightsError.
-    """
-    if (path / CARD_NAME).exists():
-        return _with_card(load_backbone(path), card=read_card(path), name=str(path))
-    exports = [entry for entry in path.glob("exports/*") if entry.name.isdigit() and (entry / CARD_NAME).exists()]
-    if exports:
-        newest = max(exports, key=lambda entry: int(entry.name))
-        log.info("%s: its newest export is %s", path, newest)
-        return open_ours(newest)
-    try:
-        checkpoint = find_checkpoint(path)
-        saved = load_teacher(checkpoint)
-    except CheckpointError as error:
-        raise WeightsError(f"{path}: holds no export and no whole checkpoint. {error}") from error
-    log.info("%s: the teacher of %s", path, checkpoint)
-    card = make_card(saved.config, saved.parts, step=saved.facts["step"], provenance={})
-    vit = backbone_of(saved.parts)
-    vit.requires_grad_(True)  # a teacher's are off; those of an export are on
-    return _with_card(vit, card=card, name=str(checkpoint))
-
-
-def _with_card(vit: DinoVisionTransformer, *, card: BackboneCard, name: str) -> DinoBackbone:
-    traits = dino_traits(vit, name=name, mean=card.mean, std=card.std, input_size=card.resolution_px)
-    return DinoBackbone(vit, traits=traits)

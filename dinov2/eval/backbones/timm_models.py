@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from dinov2.eval.backbones.backbone import Backbone, Tokens, Traits
 from dinov2.eval.backbones.feature_maps import map_backbone
 from dinov2.eval.backbones.fingerprint import fingerprint_of
-from dinov2.eval.backbones.libraries import library_errors, library_part
 from dinov2.eval.backbones.structure import Parts, check_request, ordered_parts
+from dinov2.models.libraries import library_errors, library_part
 
 TIMM = "timm:"
 HINT = "Names: timm.list_models('*vit*', pretrained=True). Is there a network to fetch it over?"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dinov2.errors import WeightsError
-from dinov2.eval.backbones.hub import cached_folder
-from dinov2.eval.backbones.libraries import library_errors, library_part
+from dinov2.models.hub import cached_folder
+from dinov2.models.libraries import library_errors, library_part
 
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 # Every CLIP of OpenAI and most of open_clip share one vocabulary; any of these in the cache will do.

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from dinov2.errors import WeightsError
 from dinov2.eval.backbones.backbone import Backbone, Tokens, Traits
 from dinov2.eval.backbones.fingerprint import fingerprint_of
-from dinov2.eval.backbones.libraries import library_errors, library_part
-from dinov2.eval.backbones.ours import IMAGENET_MEAN, IMAGENET_STD
-from dinov2.eval.backbones.processor import Three, read_json, read_processor
 from dinov2.eval.backbones.structure import Parts, check_request, ordered_parts
+from dinov2.formats.opened import IMAGENET_MEAN, IMAGENET_STD
+from dinov2.models.libraries import library_errors, library_part
+from dinov2.models.processor import Three, read_json, read_processor
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HALVES = (0.5, 0.5, 0.5)

@@ -8,8 +8,8 @@ from torch.testing import assert_close
 
 from dinov2.errors import WeightsError
 from dinov2.eval.backbones import DinoBackbone, open_backbone
-from dinov2.eval.backbones.public import architecture_of
 from dinov2.eval.backbones.transformers_models import TransformersBackbone
+from dinov2.models.architecture import architecture_of
 from dinov2.models.vision_transformer import DinoVisionTransformer, vit_giant2
 from tests.eval.backbones.small_models import build
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from dinov2.errors import WeightsError
-from dinov2.eval.backbones.libraries import first_line, library_part
+from dinov2.models.libraries import first_line, library_part
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +29,14 @@ def hub_id(name: str) -> str | None:
     return name if HUB_ID.fullmatch(name) else None
 
 
-def hub_folder(name: str, *, tower: str = "model") -> Path:
-    """The folder of `owner/name` in the hub's cache, fetched where it is not there yet.
+def hub_folder(name: str, *, tower: str = "model", revision: str | None = None) -> Path:
+    """The folder of `owner/name` in the hub's cache, fetched where it is not there yet; `revision` is a tag or commit.
 
     Raises WeightsError where it is neither in the cache nor to be had, or holds no weights of a known name.
     """
     snapshot_download = library_part("huggingface_hub", "snapshot_download", wanted_by=name)
     try:
-        folder = Path(snapshot_download(name, local_files_only=True))
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
         if _has_weights(folder):
             return folder
     except Exception as error:  # what the hub's client raises differs between its releases
@@ -44,7 +44,7 @@ def hub_folder(name: str, *, tower: str = "model") -> Path:
     log.info("%s: not in the Hugging Face cache; asking the hub", name)
     try:
         for pattern in WEIGHTS:
-            folder = Path(snapshot_download(name, allow_patterns=[*DESCRIPTIONS, pattern]))
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*DESCRIPTIONS, pattern]))
             if _has_weights(folder):
                 return folder
     except Exception as error:
