@@ -26,11 +26,13 @@ COMMANDS = {
     "train": "train a student and its teacher on a manifest",
     "checkpoint": "list, show, verify and unfold the checkpoints of a run",
     "replay": "make a step again whose loss was not finite, and say where it breaks",
-    "export": "write the teacher of a checkpoint as safetensors",
+    "import": "take weights of DINOv2 from any file, folder or hub into a folder of ours",
+    "export": "write a backbone for dinov2, transformers, ONNX or timm",
     "embed": "write features of pictures to a Parquet file",
     "eval": "judge a backbone: probes, zero-shot, segmentation, comparison",
     "bench": "measure the step, its memory and kernels, the loader, the conversion, manifests",
 }
+MODULES = {"import": "importing"}  # where the command's name is a word of the language
 INTERRUPTED = 130
 
 
@@ -45,7 +47,7 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
         if name == chosen:
-            importlib.import_module(f"dinov2.cli.{name}").add_parser(commands)
+            importlib.import_module(f"dinov2.cli.{MODULES.get(name, name)}").add_parser(commands)
         else:
             commands.add_parser(name, help=summary)
     return parser
