@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dinov2.layers.mlp import Mlp
+from dinov2.layers.products import product
 from dinov2.layers.swiglu import SwiGLUFFN
 
 ROWS_ON_CPU = 4096
@@ -26,10 +27,10 @@ ROWS_ON_CPU = 4096
 
 def normed_linear(x: Tensor, norm: nn.LayerNorm, matrix: nn.Linear) -> Tensor:
     """`matrix(norm(x))`, keeping `x` alone.  [T, D] -> [T, F] in e"""
-    product: Tensor = _NormedLinear.apply(  # type: ignore[no-untyped-call]
+    out: Tensor = _NormedLinear.apply(  # type: ignore[no-untyped-call]
         x, norm.weight, norm.bias, matrix.weight, matrix.bias, norm.eps, product_dtype(x)
     )
-    return product
+    return out
 
 
 def second_half(
@@ -70,13 +71,6 @@ def _parts(x: Tensor) -> Iterator[slice]:
 def _normed(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Normed tokens in the format of the norm's weights, mean, inverse deviation."""
     return torch.native_layer_norm(x.to(weight.dtype), [x.shape[-1]], weight, bias, eps)
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, *, out: Tensor | None = None) -> Tensor:
-    """x @ weight.T + bias"""
-    if bias is None:
-        return torch.mm(x, weight.T) if out is None else torch.mm(x, weight.T, out=out)
-    return torch.addmm(bias, x, weight.T) if out is None else torch.addmm(bias, x, weight.T, out=out)
 
 
 def _in(dtype: torch.dtype, *tensors: Tensor | None) -> list[Any]:
@@ -136,7 +130,7 @@ class _NormedLinear(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             for part in _parts(x):
                 normed, _, _ = _normed(x[part], scale, shift, eps)
-                _product(normed.to(dtype), *matrix, out=out[part])
+                product(normed.to(dtype), *matrix, out=out[part])
         return out
 
     @staticmethod
@@ -151,7 +145,8 @@ class _NormedLinear(torch.autograd.Function):
             for part in _parts(x):
                 normed, *statistics = _normed(x[part], scale, shift, ctx.eps)
                 sums.matrix(2, gradient[part], normed.to(ctx.dtype))
-                of_x[part] = _norm_backward(sums, gradient[part] @ matrix, x[part], scale, shift, *statistics, place=0)
+                of_normed = product(gradient[part], matrix.T)
+                of_x[part] = _norm_backward(sums, of_normed, x[part], scale, shift, *statistics, place=0)
         return of_x, *sums.done(), None, None
 
 
@@ -204,16 +199,15 @@ class _Scaled:
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, F] -> [T, D]"""
-        product: Tensor = _product(x, self._matrix, self._bias)
-        return product if self._behind is None else product * self._behind
+        multiplied = product(x, self._matrix, self._bias)
+        return multiplied if self._behind is None else multiplied * self._behind
 
     def backward(self, gradient: Tensor, inputs: Tensor) -> Tensor:
         """The gradient of the inputs; those of the weights are summed up."""
         self._of_matrix = (gradient.T @ inputs).to(self._sum_dtype) + self._of_matrix
         self._of_bias = gradient.sum(dim=0).to(self._sum_dtype) + self._of_bias
         scaled = gradient if self._behind is None else gradient * self._behind
-        of_inputs: Tensor = scaled @ self._matrix
-        return of_inputs
+        return product(scaled, self._matrix.T)
 
     def done(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Of the matrix, the bias and the factors."""
@@ -243,7 +237,7 @@ class _SecondHalf(torch.autograd.Function):
             for part in _parts(x):
                 between = x[part] if attended is None else x[part] + projected.forward(attended[part])
                 normed, _, _ = _normed(between, scale, shift, rest.eps)
-                wide = _product(normed.to(rest.dtype), *expanded, out=None if hidden is None else hidden[part])
+                wide = product(normed.to(rest.dtype), *expanded, out=None if hidden is None else hidden[part])
                 added = contracted.forward(rest.branch.activate(wide))
                 if attended is None:
                     out[part] = added
@@ -269,11 +263,11 @@ class _SecondHalf(torch.autograd.Function):
                 between = x[part] if attended is None else x[part] + projected.forward(attended[part])
                 normed, *statistics = _normed(between, scale, shift, rest.eps)
                 normed = normed.to(rest.dtype)
-                wide = _product(normed, *expanded) if hidden is None else hidden[part]
+                wide = product(normed, *expanded) if hidden is None else hidden[part]
                 of_active = contracted.backward(gradient[part].to(rest.dtype), rest.branch.activate(wide))
                 of_wide = rest.branch.activate_backward(of_active, wide)
                 sums.matrix(2, of_wide, normed)
-                of_normed = of_wide @ expanded[0]
+                of_normed = product(of_wide, expanded[0].T)
                 of_between = _norm_backward(sums, of_normed, between, scale, shift, *statistics, place=0)
                 if attended is None or of_attended is None:
                     of_x[part] = of_between

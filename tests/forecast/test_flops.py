@@ -13,9 +13,10 @@ from dinov2.forecast.flops import step_flops, total
 from tests.forecast.steps import batch_of, num_masked, one_process, small_config
 
 RADDINO = Path(__file__).parents[2] / "configs" / "train" / "vitb14_cxr.yaml"
-# What torch's counter does not know: products added in place, and the CPU's fused kernel, counted as those of a GPU.
+# What torch's counter does not know: products added in place, oneDNN's, and the CPU's fused attention, as a GPU's.
 UNKNOWN_TO_TORCH = {
     torch.ops.aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1],
+    torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * x[0] * x[1] * weight[0],
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
         sdpa_backward_flop_count(grad, q, k, v)
