@@ -19,6 +19,7 @@ from torch import nn
 
 from dinov2 import __version__
 from dinov2.backbone_card import BackboneCard, read_card
+from dinov2.checkpoint.files import PARTIAL, share_files
 from dinov2.config.schema import Config
 from dinov2.errors import CheckpointError, WeightsError
 from dinov2.layers import DINOHead
@@ -31,8 +32,29 @@ BACKBONE_FILE = "backbone.safetensors"
 LARGEST_DIFFERENCE = 1e-5
 
 
+def card_of_run(
+    config: Config, teacher: Mapping[str, nn.Module], *, facts: Mapping[str, Any], more: Mapping[str, Any] = {}
+) -> BackboneCard:
+    """The card of a run's teacher or student from the facts of a checkpoint, or the same facts of the run under way.
+
+    So an export during the run and one made of its checkpoint later say the same. Facts of an older version, which
+    know less, give a card that says less. `more` goes into its provenance.
+    """
+    about = dict(facts.get("about") or {})
+    preprocessing = about.pop("preprocessing", None) or {}
+    seen = {"pictures_seen": facts["position"]} if "position" in facts else {}
+    named = {name: facts[name] for name in ("global_batch", "precision") if name in facts}
+    provenance = about | seen | named | dict(more)
+    return make_card(config, teacher, step=facts["step"], provenance=provenance, preprocessing=preprocessing)
+
+
 def make_card(
-    config: Config, teacher: Mapping[str, nn.Module], *, step: int, provenance: Mapping[str, Any]
+    config: Config,
+    teacher: Mapping[str, nn.Module],
+    *,
+    step: int,
+    provenance: Mapping[str, Any],
+    preprocessing: Mapping[str, Any] = {},
 ) -> BackboneCard:
     """The card of a run's teacher at a step."""
     architecture = architecture_arguments(config.student, img_size=config.crops.global_crops_size)
@@ -55,6 +77,7 @@ def make_card(
         std=config.data.std,
         heads=heads,
         step=step,
+        preprocessing=dict(preprocessing),
         provenance={"dinov2": __version__, "torch": torch.__version__, "config": asdict(config)} | dict(provenance),
     )
 
@@ -64,23 +87,32 @@ def export_teacher(teacher: Mapping[str, nn.Module], *, card: BackboneCard, fold
 
     Raises CheckpointError where the folder cannot be written or what was read back computes something else.
     """
-    partial = folder.with_name(f".partial-{folder.name}")
+    partial = folder.with_name(f"{PARTIAL}{folder.name}")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for name, module in teacher.items():
-            tensors = {
-                key: value.detach().to("cpu", torch.float32).contiguous() for key, value in module.state_dict().items()
-            }
-            save_file(tensors, partial / f"{name}.safetensors", metadata={"format": "pt"})
-        card.write(partial)
+        write_parts(teacher, card=card, folder=partial)
         check_export(teacher, partial)
+        share_files(partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(f"{folder}: the export could not be written ({error}).") from error
     return folder
+
+
+def write_parts(
+    parts: Mapping[str, nn.Module], *, card: BackboneCard, folder: Path, dtype: torch.dtype = torch.float32
+) -> None:
+    """One file per part, and the card, into a folder that is there; nothing is checked.
+
+    Raises OSError and SafetensorError where they cannot be written.
+    """
+    for name, module in parts.items():
+        tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in module.state_dict().items()}
+        save_file(tensors, folder / f"{name}.safetensors", metadata={"format": "pt"})
+    card.write(folder)
 
 
 @torch.no_grad()

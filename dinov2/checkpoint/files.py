@@ -31,6 +31,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def share_files(folder: Path) -> None:
+    """Files of a folder become as readable as the folder is; safetensors gives its files to their owner alone."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
+
+
 def clear_folder(folder: Path) -> None:
     """Removes what is in a folder, not the folder."""
     for path in folder.iterdir():

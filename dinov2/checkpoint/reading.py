@@ -5,6 +5,7 @@ CheckpointError. Nothing here writes or removes, so all of it works on the folde
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 
 from dinov2.checkpoint.faults import as_checkpoint_error
 from dinov2.errors import CheckpointError
+
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # reading alone is meant
 
 FACTS = "facts.json"
 LATEST, BEST = "latest", "best"  # text files beside the checkpoints that hold a step

@@ -32,7 +32,6 @@ def _suits(x: Tensor) -> bool:
 @lru_cache(maxsize=1)
 def _onednn() -> Any:
     """The operator; None where this torch or this processor has none."""
-    if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return None
-    operators = getattr(torch.ops, "mkldnn", None)
-    return getattr(operators, "_linear_pointwise", None)
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)

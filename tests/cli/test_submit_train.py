@@ -3,6 +3,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 from dinov2.checkpoint.reading import steps_in
@@ -102,6 +103,25 @@ def test_data_weights_and_a_batch_that_cannot_be_divided_are_found_before_anythi
     assert "3 faults" in said
     for part in ("/nowhere/pictures", "/nowhere/weights.pth", "train.global_batch_size = 10"):
         assert part in said
+
+
+def test_a_hub_id_is_no_missing_file_but_whoever_submits_is_told_that_it_is_not_here(
+    submission, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    given = ("student.pretrained_weights=owner/tiny", "init_from.dino_head=heads/dino_head.safetensors")
+    assert main(submission.words(*ONE, "--dry-run", overrides=given)) == 2
+    assert "init_from.dino_head = heads/dino_head.safetensors: no such file or folder" in capsys.readouterr().err
+    assert main(submission.words(*ONE, "--dry-run", overrides=given[:1])) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "taken for a model of the Hugging Face hub, and is not in this machine's cache" in said
+    assert "hf download owner/tiny" in said
+    snapshot = tmp_path / "hub" / "models--owner--tiny"
+    (snapshot / "snapshots" / "abc").mkdir(parents=True)
+    (snapshot / "refs").mkdir()
+    (snapshot / "refs" / "main").write_text("abc")
+    assert main(submission.words(*ONE, "--dry-run", overrides=given[:1])) == 0
+    assert "Hugging Face" not in capsys.readouterr().err
 
 
 def test_a_run_on_two_processes_of_this_machine_is_followed_to_its_end(submission):
