@@ -20,6 +20,7 @@ class Opened:
     std: Three
     input_size: int  # pixels, that it was trained at or is usually given
     card: BackboneCard | None  # None where nothing but the weights is known
+    short_side: int | None = None  # of the picture that the square of `input_size` is cut from; None: the same
 
 
 def three(values: tuple[float, ...]) -> Three:

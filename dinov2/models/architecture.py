@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from dinov2.errors import WeightsError
-from dinov2.models.position_table import square_grid
+from dinov2.models.position_table import Grid, square_grid
 from dinov2.models.vision_transformer import SIZES
 
 HEADS_BY_WIDTH = {size["embed_dim"]: size["num_heads"] for size in SIZES.values()}
 HEAD_WIDTH = 64
-NEEDED = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.attn.proj.weight")
+NEEDED = ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.attn.proj.weight")
 OLD_MODE = {"interpolate_offset": 0.1, "interpolate_antialias": False}
 REGISTERS_MODE = {"interpolate_offset": 0.0, "interpolate_antialias": True}
 PLAIN_MODE = {"interpolate_offset": 0.0, "interpolate_antialias": False}
@@ -22,20 +22,23 @@ PLAIN_MODE = {"interpolate_offset": 0.0, "interpolate_antialias": False}
 for models without registers."""
 
 
-def architecture_of(state: Mapping[str, Tensor], *, source: str, num_heads: int | None = None) -> dict[str, Any]:
+def architecture_of(
+    state: Mapping[str, Tensor], *, source: str, num_heads: int | None = None, grid: Grid | None = None
+) -> dict[str, Any]:
     """Arguments of `DinoVisionTransformer` for tensors under public names, in the public models' modes.
 
-    The number of heads is in no tensor: that of the named sizes, else one per 64 of the width.
+    The number of heads is in no tensor: that of the named sizes, else one per 64 of the width. `grid` is that of the
+    position table where it is not square, or where there is no table.
     Raises WeightsError where these are not such tensors.
     """
-    absent = [name for name in NEEDED if name not in state]
+    absent = [name for name in (*NEEDED, *(() if grid else ("pos_embed",))) if name not in state]
     if absent:
         raise WeightsError(
             f"{source}: no vision transformer of DINOv2, it lacks {', '.join(absent)}. Give the backbone's weights "
             "(`teacher_checkpoint.pth`, `dinov2_vitb14_pretrain.pth`, an export)."
         )
     width, channels, patch, other_side = state["patch_embed.proj.weight"].shape
-    grid = square_grid(state["pos_embed"].shape[1] - 1)
+    grid = grid or square_grid(state["pos_embed"].shape[1] - 1)
     if grid is None or patch != other_side:
         raise WeightsError(f"{source}: patches or position table are not square; give an export, whose card says all.")
     heads = num_heads or HEADS_BY_WIDTH.get(width, width // HEAD_WIDTH)
@@ -43,7 +46,7 @@ def architecture_of(state: Mapping[str, Tensor], *, source: str, num_heads: int 
         raise WeightsError(f"{source}: width {width} does not tell the number of heads; give an export with its card.")
     registers = state["register_tokens"].shape[1] if "register_tokens" in state else 0
     return {
-        "img_size": grid[0] * patch,
+        "img_size": grid[0] * patch if grid[0] == grid[1] else (grid[0] * patch, grid[1] * patch),
         "patch_size": patch,
         "in_chans": channels,
         "embed_dim": width,

@@ -1,6 +1,6 @@
 """Models of the Hugging Face hub: what lies in its cache, else what it sends.
 
-In: `owner/name`. Out: a folder with the model's configuration and weights.
+In: `owner/name`, or a path. Out: a folder with the model's configuration and weights; or the path itself.
 """
 
 import logging
@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 
 from dinov2.errors import WeightsError
+from dinov2.models.files import SUFFIXES
+from dinov2.models.folders import BACKBONE_FILES, CENTERS_FILE, HEADS
 from dinov2.models.libraries import first_line, library_part
 
 log = logging.getLogger(__name__)
@@ -15,9 +17,10 @@ log = logging.getLogger(__name__)
 HUB_PREFIXES = ("hf-hub:", "hf:")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 DESCRIPTIONS = ("*.json", "*.txt")  # configuration, tokenizer
+BESIDE = (*(f"{head}.safetensors" for head in HEADS), CENTERS_FILE)  # what a training continues from, where it is there
 # Of several formats of the same weights, the first that the repository has is fetched.
 WEIGHTS = (
-    *("model*.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"),
+    *("model*.safetensors", BACKBONE_FILES[0], "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"),
     *("pytorch_model*.bin", "open_clip_pytorch_model.bin"),
 )
 
@@ -27,6 +30,23 @@ def hub_id(name: str) -> str | None:
     for prefix in HUB_PREFIXES:
         name = name.removeprefix(prefix)
     return name if HUB_ID.fullmatch(name) else None
+
+
+def local_place(name: str | Path, *, revision: str | None = None) -> Path:
+    """The path itself where it is there; else the folder of the hub id `name`, at `revision`.
+
+    Raises WeightsError where it is neither.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    found = hub_id(str(name)) if path.suffix not in SUFFIXES else None
+    if found is None:
+        raise WeightsError(
+            f"{path}: no such file or folder. Give a .pth, a .safetensors, a folder that holds weights, or OWNER/NAME "
+            "of the Hugging Face hub."
+        )
+    return hub_folder(found, revision=revision)
 
 
 def hub_folder(name: str, *, tower: str = "model", revision: str | None = None) -> Path:
@@ -44,7 +64,7 @@ def hub_folder(name: str, *, tower: str = "model", revision: str | None = None) 
     log.info("%s: not in the Hugging Face cache; asking the hub", name)
     try:
         for pattern in WEIGHTS:
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*DESCRIPTIONS, pattern]))
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*DESCRIPTIONS, *BESIDE, pattern]))
             if _has_weights(folder):
                 return folder
     except Exception as error:

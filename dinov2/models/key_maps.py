@@ -1,24 +1,27 @@
 """Names of weights: from every spelling in which DINOv2's are found to the flat public one, and to Hugging Face's.
 
-In: a state dict as it lies in a file. Out: its parts (backbone, dino_head, ibot_head) under flat public names.
+In: a state dict as it lies in a file. Out: its parts (backbone, dino_head, ibot_head) and centres under flat public
+names.
 
 Spellings: wrappers ("teacher", "model", "student"), prefixes ("backbone.", "module.", "_orig_mod."), chunked blocks
 (`blocks.2.7.*`), Hugging Face's Dinov2Model and Dinov2WithRegistersModel (as on disk, and as in memory in
-transformers 5), torch's second weight_norm (`parametrizations.weight.original0`).
+transformers 5), torch's second weight_norm (`parametrizations.weight.original0`), timm's (`dinov2.models.timm_names`).
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-StateDict = dict[str, Tensor]
+from dinov2.models.timm_names import StateDict, from_timm
 
+Which = Literal["teacher", "student"]
 PARTS = ("backbone", "dino_head", "ibot_head")
 WRAPPERS = ("teacher", "model", "student", "state_dict")
-NETWORKS = ("teacher", "student")  # in this order: the teacher is the one that is used
+CENTERS = {"dino_loss.center": "dino_center", "ibot_patch_loss.center": "ibot_center"}
+"""Public name of a loss's running centre -> ours."""
 WRAPPING_MODULES = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 TRANSFORMERS_PREFIXES = ("dinov2.", "dinov2_with_registers.")
 
@@ -57,24 +60,44 @@ STACKED_QKV = (
 STACKED_GATE = ("mlp.gate_proj.", "mlp.up_proj.")
 
 
-def split_parts(holder: Mapping[str, Any]) -> tuple[dict[str, StateDict], tuple[str, ...]]:
-    """The parts of whatever a file holds, flat public names in each; and the names of tensors that belong to none.
+class Split(NamedTuple):
+    """What a file holds."""
 
-    Where a file holds teacher and student, the teacher is taken. A file of one head alone becomes the part "dino_head".
+    parts: dict[str, StateDict]  # of `PARTS`, those that are there
+    centers: StateDict  # "dino_center", "ibot_center" [K]
+    left_out: tuple[str, ...]  # names of tensors that belong to none
+
+
+def split_parts(holder: Mapping[str, Any], *, which: Which = "teacher") -> Split:
+    """Parts and centres of whatever a file holds, flat public names in each.
+
+    Of a file that holds teacher and student, `which` is taken; one that names neither is taken as it is. A file of one
+    head alone becomes the part "dino_head".
     """
-    state = {unwrapped_name(name): tensor for name, tensor in unwrap(holder).items()}
-    for network in NETWORKS:
+    state = {unwrapped_name(name): tensor for name, tensor in unwrap(holder, which=which).items()}
+    networks = [which, *(network for network in ("teacher", "student") if network != which)]
+    for network in networks:
         if any(name.startswith(f"{network}.") for name in state):
             chosen = strip_prefix(state, f"{network}.")
-            return _by_part(chosen, left_out=[name for name in state if not name.startswith(f"{network}.")])
-    return _by_part(state, left_out=[])
+            return _by_part(chosen, others={name: state[name] for name in state if not name.startswith(f"{network}.")})
+    return _by_part(state, others={})
 
 
-def unwrap(holder: Mapping[str, Any]) -> StateDict:
+def holds_network(holder: Mapping[str, Any], network: Which) -> bool:
+    """Whether a file says of some of its tensors that they are that network's."""
+    inner = holder.get("model")
+    return (
+        isinstance(holder.get(network), Mapping)
+        or any(unwrapped_name(str(name)).startswith(f"{network}.") for name in holder)
+        or (isinstance(inner, Mapping) and holds_network(inner, network))
+    )
+
+
+def unwrap(holder: Mapping[str, Any], *, which: Which = "teacher") -> StateDict:
     """The innermost mapping of names to tensors, through wrappers such as {"teacher": ...} or {"model": ...}."""
-    for wrapper in WRAPPERS:
+    for wrapper in (which, *WRAPPERS):
         if isinstance(holder.get(wrapper), Mapping):
-            return unwrap(holder[wrapper])
+            return unwrap(holder[wrapper], which=which)
     return {name: value for name, value in holder.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
@@ -88,23 +111,26 @@ def strip_prefix(state: StateDict, prefix: str) -> StateDict:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def _by_part(state: StateDict, *, left_out: Iterable[str]) -> tuple[dict[str, StateDict], tuple[str, ...]]:
+def _by_part(state: StateDict, *, others: StateDict) -> Split:
+    everything = {**state, **others}
+    centers = {ours: everything[public].flatten() for public, ours in CENTERS.items() if public in everything}
+    state = {name: tensor for name, tensor in state.items() if name not in CENTERS}
+    left_out = [name for name in others if name not in CENTERS]
     parts = {part: strip_prefix(state, f"{part}.") for part in PARTS}
     parts = {part: entries for part, entries in parts.items() if entries}
     if parts:
-        rest = [name for name in state if name.partition(".")[0] not in PARTS]
-    else:
-        rest = []
-        parts = {"dino_head" if is_head(state) else "backbone": state} if state else {}
+        left_out += [name for name in state if name.partition(".")[0] not in PARTS]
+    elif state:
+        parts = {"dino_head" if is_head(state) else "backbone": state}
     flat = {part: public_names(entries) for part, entries in parts.items()}
-    return flat, tuple(sorted([*left_out, *rest]))
+    return Split(parts=flat, centers=centers, left_out=tuple(sorted(left_out)))
 
 
 def public_names(state: StateDict) -> StateDict:
     """One part, under flat public names."""
     if is_transformers(state):
         return from_transformers(state)
-    return flat_blocks(first_weight_norm(state))
+    return from_timm(flat_blocks(first_weight_norm(state)))
 
 
 def is_head(state: Mapping[str, Tensor]) -> bool:

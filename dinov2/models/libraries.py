@@ -17,6 +17,9 @@ PACKAGES = {
     "open_clip": "open_clip_torch",
     "torchvision": "torchvision",
     "torchxrayvision": "torchxrayvision",
+    "onnx": "onnx",
+    "onnxscript": "onnxscript",
+    "onnxruntime": "onnxruntime",
 }
 """Import name -> what pip calls it."""
 

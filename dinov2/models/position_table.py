@@ -5,6 +5,7 @@ In: a table [1, 1 + N, D] for a grid of N patches. Out: a table [1, 1 + N', D] f
 Legend: N patches of the table, D width. The first row of the table belongs to the CLS token and is never resampled.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def resample_position_table(table: Tensor, *, grid: Grid, target: Grid, offset: 
     wanted: dict[str, Any] = {"size": target}
     if offset:
         wanted = {"scale_factor": ((target[0] + offset) / grid[0], (target[1] + offset) / grid[1])}
-    with torch.autocast(table.device.type, enabled=False):
+    with nullcontext() if table.is_meta else torch.autocast(table.device.type, enabled=False):
         resampled = interpolate(as_picture, mode="bicubic", antialias=antialias, **wanted)
     if resampled.shape[-2:] != target:
         raise ValueError(

@@ -23,6 +23,7 @@ class Processor:
     mean: Three
     std: Three
     size_px: int | None  # None where the file does not say
+    short_side_px: int | None = None  # of the picture that the square of `size_px` is cut from; None: the same
 
 
 def read_processor(folder: Path, *, mean: Three, std: Three) -> Processor:
@@ -41,7 +42,14 @@ def read_processor(folder: Path, *, mean: Three, std: Three) -> Processor:
     else:
         mean, std = _three(said.get("image_mean"), mean, path=path), _three(said.get("image_std"), std, path=path)
     crop = said.get("crop_size") if said.get("do_center_crop", True) else None
-    return Processor(mean=mean, std=std, size_px=_side(crop) or _side(said.get("size")))
+    size = said.get("size")
+    edge = size.get("shortest_edge") if isinstance(size, dict) and said.get("do_resize", True) else None
+    return Processor(
+        mean=mean,
+        std=std,
+        size_px=_side(crop) or _side(size),
+        short_side_px=edge if isinstance(edge, int) and _side(crop) and edge > (_side(crop) or 0) else None,
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -57,3 +57,17 @@ def test_files_that_are_not_there_or_cut_short_are_all_named(tmp_path: Path) -> 
     assert len(found) == 2
     assert "no such file" in found[0]
     assert "cannot be read as weights" in found[1]
+
+
+def test_a_hub_id_that_is_in_the_cache_is_judged_like_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--owner--name" / "refs").mkdir()
+    (tmp_path / "models--owner--name" / "refs" / "main").write_text("a" * 40)
+    write_backbone(snapshot / "model.safetensors", "student.patch_size=16")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (fault,) = faults("student.pretrained_weights=owner/name")
+    assert "patch_embed.proj.weight: [96, 3, 16, 16] in the file, [96, 3, 8, 8] in the model" in fault
+    (fault,) = faults("student.pretrained_weights=owner/other")
+    assert "no model of this name in the Hugging Face cache" in fault

@@ -123,19 +123,23 @@ def state(*names: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_wrappers_and_prefixes_are_taken_off(wrapper: str, prefix: str) -> None:
     names = (f"{prefix}backbone.norm.weight", f"{prefix}dino_head.last_layer.weight_g")
-    parts, left_out = split_parts({wrapper: state(*names), "iteration": 7})
+    parts, centers, left_out = split_parts({wrapper: state(*names), "iteration": 7})
     assert {part: list(entries) for part, entries in parts.items()} == {
         "backbone": ["norm.weight"],
         "dino_head": ["last_layer.weight_g"],
     }
+    assert centers == {}
     assert left_out == ()
 
 
-def test_of_a_whole_training_state_the_teacher_is_taken_and_the_rest_named() -> None:
-    names = ("student.backbone.norm.weight", "teacher.backbone.norm.weight", "dino_loss.center")
-    parts, left_out = split_parts({"model": state(*names)})
+def test_of_a_whole_training_state_one_network_and_the_centres_are_taken_and_the_rest_named() -> None:
+    names = ("student.backbone.norm.weight", "teacher.backbone.norm.weight", "dino_loss.center", "koleo.weight")
+    whole = {"model": state(*names)}
+    parts, centers, left_out = split_parts(whole)
     assert float(parts["backbone"]["norm.weight"]) == 1.0
-    assert left_out == ("dino_loss.center", "student.backbone.norm.weight")
+    assert list(centers) == ["dino_center"]
+    assert left_out == ("koleo.weight", "student.backbone.norm.weight")
+    assert float(split_parts(whole, which="student").parts["backbone"]["norm.weight"]) == 0.0
 
 
 def test_a_file_of_one_head_is_a_head_and_a_file_without_prefixes_a_backbone() -> None:
