@@ -61,7 +61,10 @@ def map_backbone(
     with torch.no_grad(), library_errors(name, hint="Is it a network of feature maps?"):
         found = features(torch.zeros(1, 1 if grey else 3, TRIAL_PX, TRIAL_PX))
     if found.ndim != 4 or TRIAL_PX % found.shape[-1]:
-        raise WeightsError(f"{name}: gives {list(found.shape)} for a picture of {TRIAL_PX} pixels, no feature map.")
+        raise WeightsError(
+            f"{name}: gives {list(found.shape)} for a picture of {TRIAL_PX} pixels; expected [1, D, h, w] whose places "
+            "are a whole number of pixels apart. Choose another network."
+        )
     stride = TRIAL_PX // found.shape[-1]
     traits = Traits(
         name=name,

@@ -17,9 +17,10 @@ from dinov2.eval.backbones.ours import RANDOM, as_backbone, open_random
 from dinov2.eval.backbones.timm_models import TIMM, open_timm
 from dinov2.eval.backbones.transformers_models import DINOV2, FAMILIES, open_transformers_folder
 from dinov2.formats import open_vit
-from dinov2.formats.opening import fits_our_network, is_ours, open_dinov2_folder, open_ours, open_state
+from dinov2.formats.opening import fits_our_network, is_ours, is_timm, open_dinov2_folder, open_ours, open_state
 from dinov2.models.hub import hub_folder, hub_id
 from dinov2.models.processor import read_json
+from dinov2.models.shards import rank_files
 from dinov2.models.weights import PICKLES, read_weights
 
 OPEN_CLIP_FILE = "openclip-file:"
@@ -97,6 +98,8 @@ def _open_folder(folder: Path, *, name: str) -> Backbone:
         said = read_json(config)
         if said.get("model_type") in DINOV2 and fits_our_network(said, folder):
             return as_backbone(open_dinov2_folder(folder), name=name)
+        if is_timm(said):
+            return as_backbone(open_vit(folder), name=name)
         if said.get("model_type") in FAMILIES:
             return open_transformers_folder(folder, name=name)
     file = clip_file(folder)
@@ -104,7 +107,7 @@ def _open_folder(folder: Path, *, name: str) -> Backbone:
         return open_clip_backbone(file, name=name)
     if config.is_file():
         return open_transformers_folder(folder, name=name)  # refuses, naming the families
-    if (folder / "backbone.safetensors").is_file():
+    if (folder / "backbone.safetensors").is_file() or rank_files(folder):
         return as_backbone(open_vit(folder), name=name)
     raise WeightsError(f"{name}: a folder, but of no backbone.\n{POSSIBLE}")
 

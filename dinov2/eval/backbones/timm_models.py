@@ -1,6 +1,7 @@
 """Models of timm as backbones.
 
-In: `timm:NAME`, for example `timm:vit_base_patch16_224.augreg_in21k`. Out: a `TimmBackbone`, or a `MapBackbone`.
+In: `timm:NAME`, for example `timm:vit_base_patch16_224.augreg_in21k`, `timm:local-dir:FOLDER` or
+`timm:hf-hub:OWNER/NAME`. Out: a `TimmBackbone`, or a `MapBackbone`.
 """
 
 import inspect
@@ -74,12 +75,13 @@ def open_timm(name: str) -> Backbone:
         recipe = dict(getattr(network, "pretrained_cfg", None) or network.default_cfg)
         mean, std, size = tuple(recipe["mean"]), tuple(recipe["std"]), int(recipe["input_size"][-1])
     network = network.float().eval()
+    family = str(recipe.get("architecture") or model.partition(".")[0])
     if not _gives_tokens(network):
-        return map_backbone(_Features(network), name=name, family=model, mean=mean, std=std, input_size=size)
+        return map_backbone(_Features(network), name=name, family=family, mean=mean, std=std, input_size=size)
     patch = int(network.patch_embed.patch_size[0])
     traits = Traits(
         name=name,
-        family=model.partition(".")[0],
+        family=family,
         embed_dim=network.embed_dim,
         depth=len(network.blocks),
         patch_size=patch,
@@ -88,7 +90,7 @@ def open_timm(name: str) -> Backbone:
         input_size=size,
         size_step=patch,
         fixed_size=not any_size,
-        fingerprint=fingerprint_of(network.state_dict(), model=model),
+        fingerprint=fingerprint_of(network.state_dict(), model=family),
     )
     return TimmBackbone(network, traits=traits)
 

@@ -101,5 +101,5 @@ def test_convolutional_networks_have_no_parts_and_say_so() -> None:
 def test_a_network_without_a_feature_map_is_refused() -> None:
     with pytest.raises(WeightsError, match="Linear has no feature map that is known here"):
         features_of(nn.Linear(2, 2), name="torchvision:small")
-    with pytest.raises(WeightsError, match="for a picture of 128 pixels, no feature map"):
+    with pytest.raises(WeightsError, match="for a picture of 128 pixels; expected"):
         backbone_of(nn.Flatten())
