@@ -26,7 +26,11 @@ class BackboneCard:
     std: tuple[float, ...]
     heads: dict[str, dict[str, Any]] = field(default_factory=dict)  # head name -> arguments of DINOHead
     step: int
-    provenance: dict[str, Any] = field(default_factory=dict)  # versions, pictures seen, data, the run's configuration
+    # The flat settings of `dinov2 preprocess` that the training pictures were made with; {} where they are not known.
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    # Versions, the run's configuration, and what the run knew: `data` (pictures, by_dataset, by_view, by_split,
+    # patients), `hardware` (devices, world_size), `wall_seconds`, `scores` of `scores_step`, `pictures_seen`.
+    provenance: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def write(self, folder: Path) -> Path:

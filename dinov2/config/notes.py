@@ -120,6 +120,27 @@ def _half_on_cpu(config: Config, _: frozenset[str]) -> Iterator[str]:
         yield "runtime.precision = fp16 is slow on a CPU; runtime.precision=auto picks what suits the device."
 
 
+def _head_warm_up(config: Config, changed: frozenset[str]) -> Iterator[str]:
+    start = config.init_from
+    still = lengths(config.optim, config.teacher, train=config.train).freeze_last_layer
+    if not start.freeze_backbone_steps:
+        if "init_from.head_lr_factor" in changed:
+            yield "init_from.head_lr_factor: not read, because init_from.freeze_backbone_steps = 0."
+    elif still >= start.freeze_backbone_steps:
+        yield (
+            f"init_from.freeze_backbone_steps = {start.freeze_backbone_steps}: the prototypes stand still for as long "
+            f"({still} steps), so the heads' other layers alone learn; optim.freeze_last_layer_steps sets it."
+        )
+
+
+def _start_not_read(config: Config, changed: frozenset[str]) -> Iterator[str]:
+    start = config.init_from
+    if "init_from.revision" in changed and not any(
+        "/" in name for name in (config.student.pretrained_weights, start.dino_head, start.ibot_head)
+    ):
+        yield f"init_from.revision = {start.revision}: not read, because no weights are named by a hub id OWNER/NAME."
+
+
 def _register_weights(config: Config, _: frozenset[str]) -> Iterator[str]:
     student = config.student
     if student.num_register_tokens and student.pretrained_weights and student.interpolate_offset:
@@ -141,5 +162,7 @@ NOTES: tuple[Callable[[Config, frozenset[str]], Iterator[str]], ...] = (
     _selection,
     _monitors,
     _half_on_cpu,
+    _head_warm_up,
+    _start_not_read,
     _register_weights,
 )

@@ -49,6 +49,7 @@ NOT_NEGATIVE = _keys("""
     evaluation: eval_period_iterations
     checkpoint: keep_last keep_every_steps keep_best
     monitors: every_steps size
+    init_from: freeze_backbone_steps
     augmentation: brightness contrast
 """)
 POSITIVE = _keys("""
@@ -56,6 +57,7 @@ POSITIVE = _keys("""
     teacher: warmup_teacher_temp teacher_temp
     student: mlp_ratio
     data: cache_gib
+    init_from: head_lr_factor
 """)
 SHARES = _keys("""
     ibot: mask_sample_probability

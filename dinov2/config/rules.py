@@ -88,6 +88,32 @@ def _phases(config: Config) -> Iterator[Fault]:
             )
 
 
+def _head_warm_up(config: Config) -> Iterator[Fault]:
+    """A frozen backbone must be worth keeping, have heads to learn on it, and learn itself in the end."""
+    key, frozen = "init_from.freeze_backbone_steps", config.init_from.freeze_backbone_steps
+    total = lengths(config.optim, config.teacher, train=config.train).total
+    if not frozen:
+        return
+    if frozen >= total >= 1:
+        yield Fault(
+            f"{key} = {frozen}: the backbone would stay as it was given for all of the {total} steps. "
+            f"Set it below {total} (a tenth of the run is usual), or make the run longer (optim.total_steps).",
+            (key, "optim.total_steps", "optim.epochs", "train.OFFICIAL_EPOCH_LENGTH"),
+        )
+    if not config.student.pretrained_weights:
+        yield Fault(
+            f"{key} = {frozen}: without student.pretrained_weights the heads would learn on a random backbone. Name "
+            f"weights to start from, or set {key}=0.",
+            (key, "student.pretrained_weights"),
+        )
+    if not config.dino.loss_weight and not config.ibot.loss_weight:
+        yield Fault(
+            f"{key} = {frozen}: dino.loss_weight and ibot.loss_weight are 0, so there is no head that could learn "
+            f"meanwhile. Set {key}=0, or give a loss its weight.",
+            (key, "dino.loss_weight", "ibot.loss_weight"),
+        )
+
+
 def _losses(config: Config) -> Iterator[Fault]:
     keys = ("dino.loss_weight", "dino.koleo_loss_weight", "ibot.loss_weight")
     if not any(value_of(config, key) for key in keys):
@@ -216,6 +242,7 @@ RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (
     _blur_kernel,
     _length,
     _phases,
+    _head_warm_up,
     _losses,
     _koleo_alone,
     _masked_crops,

@@ -298,12 +298,16 @@ class Runtime:
 
 @dataclass(frozen=True)
 class InitFrom:
-    """`init_from`: heads to start from, and which keys of the given weights need not fit (glob patterns)."""
+    """`init_from`: heads to start from, which keys of the given weights need not fit (glob patterns), and a warm-up of
+    the heads before the backbone."""
 
     dino_head: str = ""
     ibot_head: str = ""
+    revision: str = ""
     allow_missing: tuple[str, ...] = ()
     allow_unexpected: tuple[str, ...] = ()
+    freeze_backbone_steps: int = 0
+    head_lr_factor: float = 1.0
 
 
 @dataclass(frozen=True)

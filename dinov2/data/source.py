@@ -16,7 +16,7 @@ from dinov2.errors import ManifestError
 from dinov2.manifest import PLACES, Manifest, from_folder, read, read_id_list
 
 KEYS = ("root", "extra", "split", "view")
-COLUMNS_READ = ("image", "image_id", "dataset", "view", "split", "width", "height", "source", *PLACES)
+COLUMNS_READ = ("image", "image_id", "dataset", "view", "split", "patient", "width", "height", "source", *PLACES)
 MAX_LOOKED_FOR = 20_000  # files, spread evenly; looking for millions would hold up the start
 MANIFEST_NAMES = ("manifest.parquet", "manifest.csv")
 FORMS = (

@@ -147,6 +147,20 @@ def _prototypes(facts: Facts) -> Iterator[str]:
         )
 
 
+def _new_heads(facts: Facts) -> Iterator[str]:
+    start, batch = facts.config.init_from, facts.plan.global_batch
+    given = facts.config.student.pretrained_weights and not (start.dino_head and start.dino_head != "none")
+    if given and batch < SMALL_BATCH and not start.freeze_backbone_steps:
+        tenth = max(facts.plan.total_steps // 10, 1)
+        yield (
+            f"given weights and, unless their file holds heads, new ones, with {batch} pictures a step: a public "
+            "replica of RAD-DINO with 32 collapsed so; what helped was to freeze the backbone for the first tenth and "
+            "to let the heads learn ten times as fast meanwhile "
+            f"(init_from.freeze_backbone_steps={tenth} init_from.head_lr_factor=10), and "
+            "train.centering=sinkhorn_knopp."
+        )
+
+
 def _learning_rate(facts: Facts) -> Iterator[str]:
     peak, scale = facts.plan.peak_lr, math.sqrt(facts.plan.global_batch / 1024)
     base = peak / scale
@@ -261,6 +275,7 @@ LOOKS: tuple[Callable[[Facts], Iterator[str]], ...] = (
     _batch_and_data,
     _passes,
     _prototypes,
+    _new_heads,
     _learning_rate,
     _lengths,
     _layout,

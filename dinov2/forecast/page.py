@@ -101,6 +101,11 @@ def plan_table(plan: Plan, *, processes: int) -> Table:
         f"{plan.temperature_at_end:g} at the end, warm-up of {plan.temperature_steps:,} steps",
     )
     table.add_row("prototypes frozen", f"{plan.freeze_last_layer_steps:,} steps")
+    if plan.freeze_backbone_steps:
+        table.add_row(
+            "backbone frozen",
+            f"{plan.freeze_backbone_steps:,} steps, in which the heads learn at up to {plan.frozen_head_lr:.3g}",
+        )
     if plan.days is not None:
         table.add_row("time", f"{plan.days:.2f} days at the given rate")
     else:

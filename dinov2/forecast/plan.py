@@ -10,7 +10,7 @@ from pathlib import Path
 from dinov2.config.lengths import lengths
 from dinov2.config.schema import Config
 from dinov2.forecast.launch import Launch
-from dinov2.optim import build_schedule, schedule_at
+from dinov2.optim import Schedule, build_schedule, schedule_at
 
 SECONDS_PER_DAY = 86_400
 KNOWN_RATE = 27.8  # pictures/s on one A100: RAD-DINO's 1.44 s a step of 2,560 on 64 of them, by its model card
@@ -30,6 +30,8 @@ class Plan:
     peak_step: int
     final_lr: float
     freeze_last_layer_steps: int
+    freeze_backbone_steps: int
+    frozen_head_lr: float  # highest of the heads while the backbone is frozen; 0 where it never is
     temperature_steps: int
     temperature_at_end: float
     num_checkpoints: int  # written in all
@@ -52,7 +54,13 @@ def make_plan(
     output_dir: Path | None,
 ) -> Plan:
     """`num_parameters` of the student; `rate` in pictures per second and process."""
-    schedule = build_schedule(config.optim, config.teacher, train=config.train, global_batch=launch.global_batch)
+    schedule = build_schedule(
+        config.optim,
+        config.teacher,
+        train=config.train,
+        global_batch=launch.global_batch,
+        init_from=config.init_from,
+    )
     steps = lengths(config.optim, config.teacher, train=config.train)
     seen = steps.total * launch.global_batch
     peak = min(max(steps.warmup - 1, 0), max(steps.total - 1, 0))
@@ -69,6 +77,8 @@ def make_plan(
         peak_step=peak,
         final_lr=schedule.final_lr,
         freeze_last_layer_steps=steps.freeze_last_layer,
+        freeze_backbone_steps=schedule.freeze_backbone_steps,
+        frozen_head_lr=_frozen_head_lr(schedule),
         temperature_steps=steps.warmup_teacher_temp,
         temperature_at_end=schedule_at(max(steps.total - 1, 0), schedule=schedule).teacher_temperature,
         num_checkpoints=written,
@@ -80,6 +90,14 @@ def make_plan(
         disk_free=None if output_dir is None else free_bytes(output_dir),
         days=None if not rate else seen / (rate * launch.processes) / SECONDS_PER_DAY,
     )
+
+
+def _frozen_head_lr(schedule: Schedule) -> float:
+    """Within the warm-up the rate rises, after it it falls."""
+    last = schedule.freeze_backbone_steps - 1
+    if last < 0:
+        return 0.0
+    return schedule_at(min(last, max(schedule.warmup_steps - 1, 0)), schedule=schedule).head_lr
 
 
 def free_bytes(folder: Path) -> int:

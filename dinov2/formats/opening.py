@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from dinov2.backbone_card import CARD_NAME, BackboneCard, read_card
-from dinov2.checkpoint.export import BACKBONE_FILE, build_from_card, make_card
+from dinov2.checkpoint.export import BACKBONE_FILE, build_from_card, card_of_run
 from dinov2.checkpoint.from_checkpoint import load_teacher
 from dinov2.checkpoint.reading import FACTS, find_checkpoint
 from dinov2.errors import CheckpointError, WeightsError
@@ -76,7 +76,7 @@ def open_ours(path: Path) -> Opened:
     except CheckpointError as error:
         raise WeightsError(f"{path}: holds no export and no whole checkpoint. {error}") from error
     log.info("%s: the teacher of %s", path, checkpoint)
-    card = make_card(saved.config, saved.parts, step=saved.facts["step"], provenance={})
+    card = card_of_run(saved.config, saved.parts, facts=saved.facts)
     vit = backbone_of(saved.parts)
     vit.requires_grad_(True)  # a teacher's are off; those of an export are on
     return _with_card(vit, card=card, place=checkpoint)

@@ -12,6 +12,7 @@ from torch import nn
 
 from dinov2.optim.schedules import StepPlan
 
+BACKBONE = "backbone"  # the sub-module that is no head
 TOKENS = ("pos_embed", "patch_embed", "mask_token", "cls_token", "register_tokens")
 BLOCK = re.compile(r"(?:^|\.)blocks\.(?:\d+\.)?(\d+)\.")  # flat `blocks.7.` or chunked `blocks.1.7.`
 
@@ -84,8 +85,13 @@ def build_param_groups(
 
 
 def apply_plan(groups: Iterable[dict[str, Any]], plan: StepPlan) -> None:
-    """Set `lr` and `weight_decay` of every group (`optimizer.param_groups`) for the coming step."""
+    """Set `lr` and `weight_decay` of every group (`optimizer.param_groups`) for the coming step.
+
+    Both are 0 for a frozen backbone.
+    """
     for group in groups:
-        rate = plan.last_layer_lr if group["is_last_layer"] else plan.lr
+        is_backbone = group["name"] == BACKBONE
+        rate = plan.last_layer_lr if group["is_last_layer"] else plan.backbone_lr if is_backbone else plan.head_lr
+        decay = 0.0 if is_backbone and plan.is_backbone_frozen else plan.weight_decay
         group["lr"] = rate * group["lr_multiplier"]
-        group["weight_decay"] = plan.weight_decay * group["wd_multiplier"]
+        group["weight_decay"] = decay * group["wd_multiplier"]

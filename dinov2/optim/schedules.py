@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from dinov2.config.lengths import lengths
-from dinov2.config.schema import Optim, Teacher, Train
+from dinov2.config.schema import InitFrom, Optim, Teacher, Train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,18 @@ class StepPlan:
     weight_decay: float
     teacher_momentum: float
     teacher_temperature: float
+    is_backbone_frozen: bool = False  # the student's backbone takes no part in the step but its forward pass
+    head_lr_factor: float = 1.0  # of the heads' rate over `lr`; `last_layer_lr` has it already
+
+    @property
+    def backbone_lr(self) -> float:
+        """Of the backbone, before the shares of its layers."""
+        return 0.0 if self.is_backbone_frozen else self.lr
+
+    @property
+    def head_lr(self) -> float:
+        """Of the heads, but for their prototypes."""
+        return self.lr * self.head_lr_factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +50,19 @@ class Schedule:
     final_momentum: float
     warmup_temperature: float
     temperature: float
+    freeze_backbone_steps: int = 0
+    head_lr_factor: float = 1.0  # while the backbone is frozen
 
 
-def build_schedule(optim: Optim, teacher: Teacher, *, train: Train, global_batch: int) -> Schedule:
+def build_schedule(
+    optim: Optim, teacher: Teacher, *, train: Train, global_batch: int, init_from: InitFrom | None = None
+) -> Schedule:
     """The schedule of a run whose optimiser steps see `global_batch` pictures each.
 
-    `optim.lr` above 0 is the peak itself and wins over `optim.base_lr` with its scaling rule.
+    `optim.lr` above 0 is the peak itself and wins over `optim.base_lr` with its scaling rule. Without `init_from` the
+    backbone learns from the first step.
     """
+    start = init_from or InitFrom()
     steps = lengths(optim, teacher, train=train)
     scaled = scaled_lr(optim.base_lr, global_batch=global_batch, rule=optim.scaling_rule)
     return Schedule(
@@ -60,6 +78,8 @@ def build_schedule(optim: Optim, teacher: Teacher, *, train: Train, global_batch
         final_momentum=teacher.final_momentum_teacher,
         warmup_temperature=teacher.warmup_teacher_temp,
         temperature=teacher.teacher_temp,
+        freeze_backbone_steps=start.freeze_backbone_steps,
+        head_lr_factor=start.head_lr_factor,
     )
 
 
@@ -67,12 +87,16 @@ def schedule_at(step: int, *, schedule: Schedule) -> StepPlan:
     """The values of the step that follows `step` completed ones."""
     s = schedule
     lr = warmup_cosine(step, peak=s.peak_lr, final=s.final_lr, warmup_steps=s.warmup_steps, total_steps=s.total_steps)
+    is_frozen = step < s.freeze_backbone_steps
+    factor = s.head_lr_factor if is_frozen else 1.0
     return StepPlan(
         lr=lr,
-        last_layer_lr=0.0 if step < s.freeze_last_layer_steps else lr,
+        last_layer_lr=0.0 if step < s.freeze_last_layer_steps else lr * factor,
         weight_decay=cosine(step, start=s.weight_decay, end=s.final_weight_decay, num_steps=s.total_steps),
         teacher_momentum=cosine(step, start=s.momentum, end=s.final_momentum, num_steps=s.total_steps),
         teacher_temperature=teacher_temperature(step, schedule=s),
+        is_backbone_frozen=is_frozen,
+        head_lr_factor=factor,
     )
 
 

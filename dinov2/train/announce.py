@@ -33,6 +33,14 @@ def announce(this: Run) -> Iterator[Message]:
         text=f"{this.schedule.total_steps:,} steps of {this.global_batch} pictures: {passes:.1f} passes over the data; "
         f"peak learning rate {this.schedule.peak_lr:.3g}"
     )
+    if frozen := this.schedule.freeze_backbone_steps:
+        yield Message(
+            text=f"the backbone is frozen for the first {frozen:,} steps; the heads learn at "
+            f"{this.schedule.head_lr_factor:g} times the learning rate meanwhile"
+            + ("; its blocks are compiled once more when it begins to learn" if form.compiled else "")
+        )
+    if note := this.about.fixed.get("preprocessing_note"):
+        yield Message(text=f"the card of the exports will not say how pictures are preprocessed: {note}")
     if (workers := num_workers(this.config)) < this.config.train.num_workers:
         asked = this.config.train.num_workers
         yield Message(text=f"train.num_workers={asked}: {workers} are started, one per core that this process may use")

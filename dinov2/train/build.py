@@ -1,11 +1,9 @@
 """From a configuration to the parts of a run.
 
-In: `Config` and `World`. Out: `StepTools`, and what was said while their weights were filled in.
+In: `Config` and `World`. Out: `StepTools`; `train.start` fills in the weights of a new run.
 """
 
-from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,23 +12,17 @@ from dinov2.config.schema import Config
 from dinov2.distributed import (
     Meshes,
     World,
-    from_main,
     gather_rows,
     max_over_ranks,
-    send_from_main,
     shard_part,
     sum_over_ranks,
 )
-from dinov2.errors import WeightsError
 from dinov2.loss.assignment import Reductions
-from dinov2.models.weights import Weights, load_part, read_weights
 from dinov2.optim import build_adamw, build_param_groups
 from dinov2.ssl import Networks, build_networks, build_objective
 from dinov2.ssl.precision import Precision, choose_precision
 from dinov2.train.form import apply_form, choose_form
 from dinov2.train.step import StepTools
-
-NO_HEAD = "none"  # value of init_from.*_head that leaves a head as initialised, whatever the weights hold
 
 
 def build_tools(config: Config, *, world: World) -> StepTools:
@@ -98,52 +90,6 @@ def random_networks(config: Config, *, reductions: Reductions | None = None) -> 
     return _networks(config, reductions=reductions)
 
 
-def start_weights(tools: StepTools, config: Config, *, world: World) -> Iterator[str]:
-    """Fills the networks of a new run: random weights, then those of the files that the configuration names.
-
-    Rank 0 alone draws and reads; the others are sent their shards. Yields a report per file and part.
-    Raises WeightsError, on every rank alike.
-    """
-    if world.size == 1:
-        yield from load_files(tools.networks, config)
-        tools.networks.align_teacher()
-        return
-    full: dict[str, torch.Tensor] | None = None
-    reports: list[str] = []
-    fault = ""
-    if world.is_main:
-        networks = random_networks(config)
-        try:
-            reports = list(load_files(networks, config))
-        except WeightsError as error:
-            fault = str(error)
-        full = networks.student.state_dict()
-    reports, fault = from_main((reports, fault), world=world)
-    if fault:
-        raise WeightsError(fault)
-    yield from reports
-    send_from_main(tools.networks.student, full, world=world)
-    tools.networks.align_teacher()
-
-
-def load_files(networks: Networks, config: Config) -> Iterator[str]:
-    """Fills the student from the weights that the configuration names; yields a report per part."""
-    for part, weights, path in _sources(networks, config):
-        state = weights.part(part)
-        try:
-            report = load_part(
-                networks.student[part],
-                state,
-                source=f"{path} ({part})",
-                allow_missing=config.init_from.allow_missing,
-                allow_unexpected=config.init_from.allow_unexpected,
-            )
-        except WeightsError as error:
-            hint = f" To start this head from random weights: init_from.{part}={NO_HEAD}." if part != "backbone" else ""
-            raise WeightsError(f"{error}{hint}") from error
-        yield report.summary()
-
-
 def _networks(config: Config, *, reductions: Reductions | None) -> Networks:
     return build_networks(
         student=config.student,
@@ -168,20 +114,3 @@ def _shard(networks: Networks, precision: Precision, *, meshes: Meshes) -> None:
 def _blocks(part: nn.Module) -> list[nn.Module]:
     """The transformer blocks of a backbone; a head is gathered as a whole."""
     return list(getattr(part, "blocks", ()))
-
-
-def _sources(networks: Networks, config: Config) -> Iterator[tuple[str, Weights, Path]]:
-    """(part, weights, file) of every part that has a source: heads by `init_from`, else the backbone's own file."""
-    main: Weights | None = None
-    main_path = Path(config.student.pretrained_weights)
-    if config.student.pretrained_weights:
-        main = read_weights(main_path)
-        yield "backbone", main, main_path
-    heads: Mapping[str, str] = {"dino_head": config.init_from.dino_head, "ibot_head": config.init_from.ibot_head}
-    for head, given in heads.items():
-        if head not in networks.student or given == NO_HEAD:
-            continue
-        if given:
-            yield head, read_weights(Path(given)), Path(given)
-        elif main is not None and head in main.parts:
-            yield head, main, main_path

@@ -9,25 +9,26 @@ from typing import Any
 
 from torch import nn
 
-from dinov2.checkpoint.export import export_teacher, make_card
+from dinov2.backbone_card import BackboneCard
+from dinov2.checkpoint.export import card_of_run, export_teacher
 from dinov2.checkpoint.from_checkpoint import load_teacher
 from dinov2.distributed import from_main, gather_to_main
 from dinov2.ssl import build_teacher
 from dinov2.train.events import Exported
-from dinov2.train.run import Run
+from dinov2.train.run import Run, facts_of
 from dinov2.train.selection import BEST, Selected, exported_best, is_best
 
 
 def export_step(this: Run) -> Iterator[Exported]:
     """The teacher as it is now, in `exports/<step>`."""
-    yield from _export(this, folder=this.folder.exports / str(this.step), provenance={})
+    yield from _export(this, folder=this.folder.exports / str(this.step), reason={})
 
 
 def export_if_best(this: Run, *, best: Selected | None) -> Generator[Exported, None, Selected | None]:
     """The teacher as it is now, in `exports/best`, if no score before was better; returns what is the best then."""
     if this.score is None or not is_best(this, this.score, before=best):
         return best
-    yield from _export(this, folder=this.folder.exports / BEST, provenance=_reason(this, this.score))
+    yield from _export(this, folder=this.folder.exports / BEST, reason=_reason(this, this.score))
     return Selected(this.step, this.score)
 
 
@@ -42,11 +43,11 @@ def mend_best(this: Run, best: Selected | None) -> Iterator[Exported]:
     saved = load_teacher(checkpoint)  # every process takes part in reading
     if not this.world.is_main:
         return
-    provenance = _provenance(this, position=saved.facts["position"]) | _reason(this, best.score)
-    yield _write(this, saved.parts, step=best.step, folder=this.folder.exports / BEST, provenance=provenance)
+    card = card_of_run(saved.config, saved.parts, facts=saved.facts, more=_reason(this, best.score))
+    yield _write(saved.parts, card=card, folder=this.folder.exports / BEST)
 
 
-def _export(this: Run, *, folder: Path, provenance: Mapping[str, Any]) -> Iterator[Exported]:
+def _export(this: Run, *, folder: Path, reason: Mapping[str, Any]) -> Iterator[Exported]:
     """The main process writes the teacher; the others send it their shards and go on."""
     this.pulse.at("export", step=this.step)
     config = this.config
@@ -56,19 +57,13 @@ def _export(this: Run, *, folder: Path, provenance: Mapping[str, Any]) -> Iterat
     module = build_teacher(
         state, student=config.student, dino=config.dino, ibot=config.ibot, img_size=config.crops.global_crops_size
     )
-    whole = _provenance(this, position=this.position) | dict(provenance)
-    yield _write(this, dict(module.items()), step=this.step, folder=folder, provenance=whole)
+    teacher = dict(module.items())
+    card = card_of_run(config, teacher, facts=facts_of(this) | {"step": this.step}, more=reason)
+    yield _write(teacher, card=card, folder=folder)
 
 
-def _write(
-    this: Run, teacher: Mapping[str, nn.Module], *, step: int, folder: Path, provenance: Mapping[str, Any]
-) -> Exported:
-    card = make_card(this.config, teacher, step=step, provenance=provenance)
-    return Exported(step=step, path=export_teacher(teacher, card=card, folder=folder))
-
-
-def _provenance(this: Run, *, position: int) -> dict[str, Any]:
-    return {"pictures": len(this.pictures), "pictures_seen": position}
+def _write(teacher: Mapping[str, nn.Module], *, card: BackboneCard, folder: Path) -> Exported:
+    return Exported(step=card.step, path=export_teacher(teacher, card=card, folder=folder))
 
 
 def _reason(this: Run, score: float) -> dict[str, Any]:

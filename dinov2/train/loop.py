@@ -21,9 +21,9 @@ from dinov2.data.source import open_pictures
 from dinov2.distributed import World, from_main
 from dinov2.distributed.pulse import Pulse
 from dinov2.optim import schedule_at
+from dinov2.train.about import about_run, without_patients
 from dinov2.train.agreement import Agreed, agree_between_steps
 from dinov2.train.announce import announce
-from dinov2.train.build import start_weights
 from dinov2.train.events import Ended, Event, Message, Saved
 from dinov2.train.exporting import export_if_best, export_step, mend_best
 from dinov2.train.garbage import collector_between_steps
@@ -36,6 +36,7 @@ from dinov2.train.run_folder import RunFolder
 from dinov2.train.seeds import step_seed
 from dinov2.train.selection import best_so_far, check_selection, score_of
 from dinov2.train.signals import StopRequest
+from dinov2.train.start import start_weights
 from dinov2.train.state import named_tensors
 from dinov2.train.step import StepResult, train_step
 
@@ -62,9 +63,19 @@ def run(
             yield from compare_configs(read_facts(checkpoint), config, checkpoint=checkpoint)
         pictures = open_pictures(config.train.dataset_path, data=config.data, seed=config.train.seed)
         yield Message(text=f"{len(pictures):,} pictures from {config.train.dataset_path}")
+        about, pictures = about_run(pictures, world=world), without_patients(pictures)
         monitors = Monitors(config, pictures=pictures)
         check_selection(config, monitored=monitors.names)
-        this = build_run(config, world=world, folder=folder, pictures=pictures, store=store, board=board, pulse=pulse)
+        this = build_run(
+            config,
+            world=world,
+            folder=folder,
+            pictures=pictures,
+            store=store,
+            board=board,
+            pulse=pulse,
+            about=about,
+        )
         yield from _fill_in(this, checkpoint)
         yield from announce(this)
         if world.is_main:
@@ -124,6 +135,8 @@ def _train(this: Run, monitors: Monitors, *, stop: StopRequest) -> Iterator[Even
             yield from _note_nonfinite(this, result)
             seconds = clock.elapsed()
             monitored = yield from monitors.run(this)
+            if monitored:
+                this.about.judged(this.step, monitored)
             if monitored or this.step % config.logging.every_steps == 0 or this.step == total:
                 report = records.write(
                     this,

@@ -71,8 +71,10 @@ def open_records(this: Run) -> Iterator[Records]:
 def metrics_of(this: Run, result: StepResult) -> dict[str, float]:
     """Losses and norms, averaged over ranks, and the values that the step used."""
     plan = schedule_at(this.step - 1, schedule=this.schedule)
+    apart = {"backbone_lr": plan.backbone_lr, "head_lr": plan.head_lr} if this.schedule.freeze_backbone_steps else {}
     return logged_values(result, world=this.world) | {
         "lr": plan.lr,
+        **apart,
         "last_layer_lr": plan.last_layer_lr,
         "wd": plan.weight_decay,
         "mom": plan.teacher_momentum,

@@ -49,7 +49,13 @@ def replay(folder: Path, *, world: World, rank: int | None) -> Iterator[str]:
     restore_tensors(tools, checkpoint)
     restore_scaler(tools.scaler, facts["scaler"])
     batches = read_batches(folder, rank=chosen)
-    schedule = build_schedule(config.optim, config.teacher, train=config.train, global_batch=facts["global_batch"])
+    schedule = build_schedule(
+        config.optim,
+        config.teacher,
+        train=config.train,
+        global_batch=facts["global_batch"],
+        init_from=config.init_from,
+    )
     torch.manual_seed(step_seed(config.train.seed, step=facts["step"], rank=chosen))
     broken: list[str] = []
     _watch(tools.networks, broken)

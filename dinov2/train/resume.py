@@ -41,7 +41,8 @@ SHAPES_TENSORS = (
 
 def compare_configs(facts: Mapping[str, Any], config: Config, *, checkpoint: Path) -> Iterator[Message]:
     """Names what differs from the checkpoint's configuration.  Raises CheckpointError where the architecture does."""
-    before, now = flatten(facts["config"]), flatten(asdict(config))
+    # What an older version did not know of was as it is by default.
+    before, now = flatten(asdict(Config())) | flatten(facts["config"]), flatten(asdict(config))
     changed = {key: (before.get(key), value) for key, value in now.items() if before.get(key) != value}
     lines = [f"{key}: {old!r} in the checkpoint, {new!r} now" for key, (old, new) in changed.items()]
     shaping = [line for line, key in zip(lines, changed, strict=True) if key in SHAPES_TENSORS]

@@ -24,6 +24,7 @@ from dinov2.distributed.pulse import Pulse
 from dinov2.errors import ConfigError
 from dinov2.manifest import Manifest
 from dinov2.optim.schedules import Schedule, build_schedule
+from dinov2.train.about import About
 from dinov2.train.build import build_tools
 from dinov2.train.run_folder import RunFolder
 from dinov2.train.state import restore_scaler, restore_tensors, scaler_facts
@@ -44,6 +45,7 @@ class Run:
     unreadable: UnreadableCounter
     board: WorkerBoard
     pulse: Pulse
+    about: About
     cache: FilmCache | None = None  # decoded films
     step: int = 0  # steps done, skipped ones included
     position: int = 0  # pictures taken from the sample stream by all ranks
@@ -83,6 +85,7 @@ def build_run(
     store: CheckpointStore,
     board: WorkerBoard,
     pulse: Pulse,
+    about: About,
 ) -> Run:
     """A run at step 0, whose networks are still to be filled in."""
     return Run(
@@ -91,13 +94,18 @@ def build_run(
         folder=folder,
         pictures=pictures,
         schedule=build_schedule(
-            config.optim, config.teacher, train=config.train, global_batch=global_batch(config, world=world)
+            config.optim,
+            config.teacher,
+            train=config.train,
+            global_batch=global_batch(config, world=world),
+            init_from=config.init_from,
         ),
         tools=build_tools(config, world=world),
         store=store,
         unreadable=UnreadableCounter(len(pictures), max_share=config.data.max_unreadable_share, warns=world.is_main),
         board=board,
         pulse=pulse,
+        about=about,
         cache=open_cache(pictures, place=config.data.cache, limit_gib=config.data.cache_gib),
     )
 
@@ -110,6 +118,7 @@ def restore(this: Run, checkpoint: Path) -> None:
     this.step, this.position = facts["step"], facts["position"]
     this.num_nonfinite, this.nonfinite_in_row = facts["num_nonfinite"], facts["nonfinite_in_row"]
     this.unreadable.files.update(facts["unreadable"])
+    this.about.continue_from(facts)
 
 
 def facts_of(this: Run) -> dict[str, Any]:
@@ -124,6 +133,7 @@ def facts_of(this: Run) -> dict[str, Any]:
         "global_batch": this.global_batch,
         "world_size": this.world.size,
         "precision": this.tools.precision.name,
+        "about": this.about.plain(),
     }
 
 

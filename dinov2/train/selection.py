@@ -57,6 +57,7 @@ def logged_names(config: Config) -> tuple[str, ...]:
     names += ["koleo_loss"] if config.dino.koleo_loss_weight > 0 else []
     names += ["ibot_loss", "ibot_cross_entropy"] if config.ibot.loss_weight > 0 else []
     names += [f"grad_norm_{part}" for part in ("backbone", *needed_heads(dino=config.dino, ibot=config.ibot))]
+    names += ["backbone_lr", "head_lr"] if config.init_from.freeze_backbone_steps else []
     return (*names, *ALWAYS, *COUNTS)
 
 

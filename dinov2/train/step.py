@@ -4,9 +4,13 @@ Order: forward and backward of every micro-batch (gradients come out averaged ov
 sub-module, AdamW, teacher average. All of it is queued on the device without waiting for a result; then one look tells
 what became of it. A step with a loss or gradient that is not finite anywhere is skipped everywhere, on the device:
 weights, optimiser, teacher and centres are as before.
+
+While the backbone is frozen the student's is gone through without gradients: there is no backward pass through it, and
+AdamW, which leaves out what has no gradient, neither moves it nor remembers anything of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +20,9 @@ from torch.distributed.tensor import DTensor
 from dinov2.batch import Views
 from dinov2.distributed import World, gather_values, let_go, max_over_ranks, sum_over_ranks
 from dinov2.optim import StepPlan, apply_plan, clip_gradients, update_teacher
+from dinov2.optim.param_groups import BACKBONE
 from dinov2.ssl import Losses, Networks, Objective
+from dinov2.ssl.objective import Formats
 from dinov2.ssl.precision import Precision
 from dinov2.train.form import Form
 
@@ -99,11 +105,10 @@ def _queue(
     tools.optimizer.zero_grad(set_to_none=True)
     centers = [center.clone() for center in tools.networks.centers()]
     collected: list[Losses] = []
+    formats = _with_frozen_backbone(tools.precision.formats) if plan.is_backbone_frozen else tools.precision.formats
     for views in micro_batches:
         enter("forward")
-        losses = tools.objective(
-            tools.networks, views, teacher_temperature=plan.teacher_temperature, formats=tools.precision.formats
-        )
+        losses = tools.objective(tools.networks, views, teacher_temperature=plan.teacher_temperature, formats=formats)
         enter("backward")
         torch.autograd.backward(tools.scaler.scale(losses.total / num_micro_batches))
         collected.append(_detached(losses))
@@ -113,6 +118,18 @@ def _queue(
     for center, before in zip(tools.networks.centers(), centers, strict=True):
         center.copy_(torch.where(failed, before, center))
     return _Queued(collected=collected, norms=norms, verdict=verdict)
+
+
+def _with_frozen_backbone(formats: Formats) -> Formats:
+    """The same number formats, and no gradients in the student's backbone."""
+
+    @contextmanager
+    def inside(side: str, part: str) -> Iterator[None]:
+        is_frozen = (side, part) == ("student", BACKBONE)
+        with formats(side, part), torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen):
+            yield
+
+    return inside
 
 
 def _unheard(_phase: str) -> None:
@@ -135,6 +152,8 @@ def _update(tools: StepTools, collected: list[Losses], *, plan: StepPlan) -> tup
     tools.scaler.update()
     if tools.precision.sharded:
         let_go(tools.networks.teacher)
+        if plan.is_backbone_frozen:  # no backward pass has done it
+            let_go(student[BACKBONE])
     update_teacher(student, tools.networks.teacher, share=(1.0 - plan.teacher_momentum) * (1.0 - failed))
     return norms, torch.stack([bad_loss, bad_gradient, scale])
 

@@ -68,6 +68,25 @@ def test_a_pair_out_of_order_or_range_is_a_fault(key, pair):
             ["optim.total_steps=50", "optim.warmup_steps=5"],
             "optim.freeze_last_layer_epochs = 1.0: the freeze of the last layer takes 1250 steps and the whole run 50.",
         ),
+        (
+            [*SHORT, "init_from.freeze_backbone_steps=50", "student.pretrained_weights=a.pth"],
+            "init_from.freeze_backbone_steps = 50: the backbone would stay as it was given for all of the 50 steps.",
+        ),
+        (
+            [*SHORT, "init_from.freeze_backbone_steps=5"],
+            "init_from.freeze_backbone_steps = 5: without student.pretrained_weights the heads would learn on a random",
+        ),
+        (
+            [
+                *SHORT,
+                "init_from.freeze_backbone_steps=5",
+                "student.pretrained_weights=a.pth",
+                "dino.loss_weight=0",
+                "ibot.loss_weight=0",
+            ],
+            "dino.loss_weight and ibot.loss_weight are 0, so there is no head that could learn meanwhile",
+        ),
+        (["init_from.head_lr_factor=0"], "init_from.head_lr_factor = 0.0: must be more than 0."),
         ([*SHORT, "optim.warmup_steps=50"], "optim.warmup_steps = 50: the warm-up of the learning rate takes 50 steps"),
         (["dino.loss_weight=0", "ibot.loss_weight=0", "dino.koleo_loss_weight=0"], "all are 0, so nothing"),
         (["train.batch_size_per_gpu=1"], "with train.batch_size_per_gpu = 1 a picture has no neighbour"),
@@ -112,6 +131,12 @@ def test_unusual_settings_that_work_are_accepted(overrides):
     [
         (["student.depth=6"], "student.depth: not read, because student.arch = vit_large; vit_custom reads them."),
         (["ibot.head_n_prototypes=512"], "ibot.head_n_prototypes: not read, because ibot.separate_head is false"),
+        (["init_from.head_lr_factor=10"], "init_from.head_lr_factor: not read, because init_from.freeze_backbone"),
+        (
+            ["init_from.freeze_backbone_steps=1000", "student.pretrained_weights=a.pth"],
+            "init_from.freeze_backbone_steps = 1000: the prototypes stand still for as long (1250 steps)",
+        ),
+        (["init_from.revision=v1", "student.pretrained_weights=a.pth"], "init_from.revision = v1: not read, because"),
         (["optim.epochs=200", "optim.total_steps=200000"], "optim.epochs: not read, because optim.total_steps = "),
         (["optim.lr=0.001", "optim.base_lr=0.002"], "optim.base_lr: not read, because optim.lr = 0.001 is the peak"),
         (["optim.total_steps=20000"], "teacher_temp = 0.07 is never reached: its warm-up takes 37500 steps"),

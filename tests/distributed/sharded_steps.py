@@ -14,7 +14,8 @@ from dinov2.config.load import load_config
 from dinov2.config.schema import Config
 from dinov2.distributed import World, gather_to_main
 from dinov2.optim.schedules import StepPlan
-from dinov2.train.build import build_tools, start_weights
+from dinov2.train.build import build_tools
+from dinov2.train.start import start_weights
 from dinov2.train.step import StepTools, logged_values, train_step
 
 TINY = (

@@ -10,7 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from dinov2.config.load import load_config
 from dinov2.distributed import World
-from dinov2.train.build import build_tools, start_weights
+from dinov2.train.build import build_tools
+from dinov2.train.start import start_weights
 from tests.forecast.steps import batch_of, step
 
 OPERATIONS = {

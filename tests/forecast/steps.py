@@ -20,7 +20,8 @@ from dinov2.distributed import World
 from dinov2.forecast.live import Label, LiveBytes, storages
 from dinov2.optim import build_schedule, schedule_at
 from dinov2.ssl.precision import Layouts, choose_precision
-from dinov2.train.build import build_tools, start_weights
+from dinov2.train.build import build_tools
+from dinov2.train.start import start_weights
 from dinov2.train.step import StepTools, train_step
 
 SMALL = (

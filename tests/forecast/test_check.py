@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from dinov2.cli import main
 from dinov2.config.load import load_config
 from dinov2.forecast.data import Copies, DataReport, Sizes
 from dinov2.forecast.doubts import Facts, doubts
 from dinov2.forecast.launch import plan_launch, start_command
+from dinov2.forecast.page import plan_table
 from dinov2.forecast.plan import make_plan
 from dinov2.forecast.stops import lower_bound, stops
 from tests.forecast.steps import SMALL
@@ -75,6 +77,7 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "the learning rate peaks at 0.05": (("optim.lr=0.05",), {}),
     "the learning rate peaks at 1e-06": (("optim.lr=1e-6",), {}),
     "from given weights": (("student.pretrained_weights=some.pth",), {}),
+    "init_from.freeze_backbone_steps=200 init_from.head_lr_factor=10": (("student.pretrained_weights=some.pth",), {}),
     "more than a third": (("optim.warmup_steps=900",), {}),
     "only its end is saved": (("checkpoint.every_steps=5000",), {}),
     "exported once, at the end": (("evaluation.eval_period_iterations=5000",), {}),
@@ -129,6 +132,20 @@ def test_days_follow_from_the_rate_and_the_schedule_from_the_batch() -> None:
     assert known.plan.days == pytest.approx(2000 * 160 / (20 * 4) / 86400)
     assert known.plan.passes == 2000 * 160 / 2000
     assert (known.plan.peak_lr, known.plan.peak_step) == (pytest.approx(0.001), 99)
+
+
+def test_a_head_warm_up_is_part_of_the_plan_and_takes_its_doubt_away() -> None:
+    words = ("student.pretrained_weights=some.pth", "init_from.freeze_backbone_steps=200", "optim.lr=0.0001")
+    known = facts(*words, "init_from.head_lr_factor=10")
+    assert not any("init_from.freeze_backbone_steps=" in text for text in doubts(known))
+    assert known.plan.freeze_backbone_steps == 200
+    assert known.plan.frozen_head_lr == pytest.approx(10 * known.plan.peak_lr)  # the warm-up ends within the freeze
+    early = facts(*words, "init_from.head_lr_factor=10", "optim.warmup_steps=400")
+    assert early.plan.frozen_head_lr == pytest.approx(10 * 0.0001 * 199 / 399)
+    console = Console(record=True, width=120)
+    console.print(plan_table(known.plan, processes=1))
+    assert "backbone frozen" in (page := console.export_text())
+    assert "200 steps, in which the heads learn at up to 0.001" in page
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,15 @@ def test_the_same_configuration_says_nothing() -> None:
     assert list(compare_configs(facts(Config()), Config(), checkpoint=HERE)) == []
 
 
+def test_a_key_that_the_checkpoints_version_did_not_know_is_no_change_where_it_is_as_by_default() -> None:
+    old = asdict(Config())
+    del old["init_from"]["freeze_backbone_steps"]
+    assert list(compare_configs({"config": old}, Config(), checkpoint=HERE)) == []
+    now = replace(Config(), init_from=replace(Config().init_from, freeze_backbone_steps=7))
+    (message,) = compare_configs({"config": old}, now, checkpoint=HERE)
+    assert "init_from.freeze_backbone_steps: 0 in the checkpoint, 7 now" in message.text
+
+
 def test_a_changed_setting_is_named_with_both_values() -> None:
     now = replace(Config(), optim=replace(Config().optim, base_lr=0.001))
     (message,) = compare_configs(facts(Config()), now, checkpoint=HERE)

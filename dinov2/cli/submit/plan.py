@@ -134,7 +134,8 @@ def _checks(run: Planned, *, num_processes: int, resume: bool) -> Iterator[tuple
     config = run.loaded.config
     data, seed = config.data, config.train.seed
     yield (config.train.dataset_path, data), lambda: open_pictures(config.train.dataset_path, data=data, seed=seed)
-    weights = (config.student.pretrained_weights, config.init_from.dino_head, config.init_from.ibot_head)
+    start = config.init_from
+    weights = (config.student.pretrained_weights, start.dino_head, start.ibot_head, start.revision)
     yield weights, lambda: _find_weights(config)
     if config.train.global_batch_size is not None:
         yield ("batch", run.variant.name), lambda: pictures_per_process(config, num_processes=num_processes)
@@ -143,7 +144,9 @@ def _checks(run: Planned, *, num_processes: int, resume: bool) -> Iterator[tuple
 
 
 def _find_weights(config: "Config") -> None:
+    """Paths must be there; a hub id need not be in this machine's cache, but whoever submits should know."""
     from dinov2.errors import WeightsError
+    from dinov2.models.hub import cached_folder
 
     given = {
         "student.pretrained_weights": config.student.pretrained_weights,
@@ -151,8 +154,30 @@ def _find_weights(config: "Config") -> None:
         "init_from.ibot_head": config.init_from.ibot_head,
     }
     for key, text in given.items():
-        if text and text != "none" and not Path(text).exists():
-            raise WeightsError(f"{key} = {text}: no such file. A cluster needs a path that all its machines know.")
+        if not text or text == "none" or Path(text).exists():
+            continue
+        name = _as_hub_id(text)
+        if name is None:
+            raise WeightsError(
+                f"{key} = {text}: no such file or folder, and no OWNER/NAME of a hub. A cluster needs a path that all "
+                "its machines know."
+            )
+        if cached_folder(name) is None:
+            stderr.print(
+                f"{key} = {text}: no file or folder here, so it is taken for a model of the Hugging Face hub, and is "
+                "not in this machine's cache. The job will ask the hub; where its machines have no network: "
+                f"hf download {name}",
+                style="yellow",
+                markup=False,
+            )
+
+
+def _as_hub_id(text: str) -> str | None:
+    """`owner/name`, unless it ends as a file of weights does."""
+    from dinov2.models.hub import hub_id
+    from dinov2.models.weights import PICKLES
+
+    return None if text.endswith((".safetensors", *PICKLES)) else hub_id(text)
 
 
 def _compare(run: Planned) -> None:
