@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   dinov2 bench feed --preset raddino --workers 12
   dinov2 bench loader --json loader.json
   dinov2 bench preprocess --films 32
+  dinov2 bench encoder --precision fp32 --batch 1
   dinov2 bench manifest --rows 2000000
   dinov2 bench checkpoint --arch vit_base --folder runs
   dinov2 bench resume --rows 1000000
@@ -27,6 +28,7 @@ SUBJECTS = {
     "feed": "a short real training on synthetic films: how long the step waits for the loader",
     "loader": "the loader, against a plain Pillow pipeline",
     "preprocess": "the conversion of films, against SimpleITK and a plain loop",
+    "encoder": "dinov2.Encoder, against transformers and the processor of rad_dino; and what importing costs",
     "manifest": "what a manifest of two million rows costs, step by step",
     "checkpoint": "how long training waits for a save, in the background against in the foreground",
     "resume": "from the start of a command to its first batch, at steps 0 to 1,000,000",

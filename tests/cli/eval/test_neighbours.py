@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,7 @@ from dinov2.cli import main
 from dinov2.eval.backbones import open_backbone
 from dinov2.eval.pictures import batches, preparation_for
 from dinov2.eval.tables import read_result
-from tests.distributed.processes import free_port
+from tests.distributed.processes import run_ranks
 from tests.eval.backbones.small_models import clip_model, write_vocabulary
 from tests.eval.pictures.made import examples_of
 
@@ -209,23 +206,10 @@ def test_two_processes_make_the_features_of_one_and_the_first_goes_on(
     assert run("knn", "--k", 3, films=films, features=features, output=tmp_path / "one") == 0
     words = ["eval", "knn", "--backbone", BACKBONE, "--dataset", films, "--labels", "bright", "dull", "--k", 3]
     common = ["--device", "cpu", "--workers", 0, "--draws", 20, "--batch-size", 8, "--output-dir", tmp_path / "two"]
-    port = free_port()
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "dinov2", *map(str, [*words, *common])],
-            env=os.environ
-            | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=300) for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
-    assert "written:" in said[0][0]
-    assert said[1][0] == ""
+    first, second = run_ranks(["dinov2", *map(str, [*words, *common])], size=2, seconds=300)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "written:" in first.stdout
+    assert second.stdout == ""
     one, two = (read_result(tmp_path / name).outcome.test for name in ("one", "two"))
     assert one is not None
     assert two is not None
