@@ -63,3 +63,7 @@ class ProcessLost(Dinov2Error):
     """
 
     exit_code = 3
+
+
+class PictureError(Dinov2Error):
+    """A picture or film that cannot be put to a backbone: another depth or number of channels, damaged, or absent."""

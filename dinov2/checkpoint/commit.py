@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dinov2.checkpoint.files import PARTIAL, remove_folder, sync_folder, write_durably
-from dinov2.checkpoint.reading import BEST, FACTS, LATEST, newest_sound, read_facts, steps_in
+from dinov2.checkpoint.files import FACTS, PARTIAL, remove_folder, sync_folder, write_durably
+from dinov2.checkpoint.reading import BEST, LATEST, newest_sound, read_facts, steps_in
 from dinov2.checkpoint.retention import Retention, best_first, reasons_to_keep
 from dinov2.checkpoint.writer import FileRecord
 from dinov2.errors import CheckpointError

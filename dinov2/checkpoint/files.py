@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+FACTS = "facts.json"  # of a checkpoint; what is in it besides tensors
 PARTIAL = (
     ".partial-"  # prefix of whatever is being made or unmade; what a killed run leaves is removed at the next start
 )

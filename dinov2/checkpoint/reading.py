@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from dinov2.checkpoint.faults import as_checkpoint_error
+from dinov2.checkpoint.files import FACTS
 from dinov2.errors import CheckpointError
 
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # reading alone is meant
 
-FACTS = "facts.json"
 LATEST, BEST = "latest", "best"  # text files beside the checkpoints that hold a step
 MAX_LISTED = 10
 

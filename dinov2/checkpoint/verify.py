@@ -14,7 +14,8 @@ import torch
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from dinov2.checkpoint.contents import bytes_of, expected_shapes
-from dinov2.checkpoint.reading import FACTS, read_facts, read_tensors, tensor_metadata
+from dinov2.checkpoint.files import FACTS
+from dinov2.checkpoint.reading import read_facts, read_tensors, tensor_metadata
 from dinov2.checkpoint.self_test import some_at_a_time
 from dinov2.errors import CheckpointError, ConfigError
 

@@ -50,6 +50,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     """Opens pictures and backbone, writes the file."""
     from dinov2.cli.eval.feature_run import refuse_several_processes
+    from dinov2.eval.features import Extractor
     from dinov2.eval.features.table import TableForm, write_table
     from dinov2.eval.pictures import preparation_for
 
@@ -66,14 +67,16 @@ def run(arguments: argparse.Namespace) -> int:
         line = bar.add_task("pictures", total=len(examples), status="")
         write_table(
             output,
-            backbone,
+            Extractor(
+                backbone=backbone,
+                preparation=preparation_for(backbone.traits, size=arguments.size, fit=arguments.fit),
+                batch_size=arguments.batch_size,
+                workers=arguments.workers,
+                device=device,
+                precision=arguments.precision,
+            ),
             examples,
             form=TableForm(columns=columns, pooled=arguments.pooled, patches=arguments.patches),
-            preparation=preparation_for(backbone.traits, size=arguments.size, fit=arguments.fit),
-            batch_size=arguments.batch_size,
-            workers=arguments.workers,
-            device=device,
-            precision=arguments.precision,
             advance=lambda count: bar.advance(line, count),
         )
     size = output.stat().st_size / 1e6

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from dinov2.backbone_card import CARD_NAME, BackboneCard, read_card
 from dinov2.checkpoint.export import BACKBONE_FILE, build_from_card, card_of_run
-from dinov2.checkpoint.from_checkpoint import load_teacher
-from dinov2.checkpoint.reading import FACTS, find_checkpoint
+from dinov2.checkpoint.files import FACTS
 from dinov2.errors import CheckpointError, WeightsError
 from dinov2.formats.opened import IMAGENET_MEAN, IMAGENET_STD, Opened, three
 from dinov2.layers.block import LAYER_NORM_EPS
@@ -70,6 +69,10 @@ def open_ours(path: Path) -> Opened:
         newest = max(exports, key=lambda entry: int(entry.name))
         log.info("%s: its newest export is %s", path, newest)
         return open_with_card(read_weights(newest))
+    # Reading checkpoints takes torch's distributed packages, seconds of them; a folder of weights does without.
+    from dinov2.checkpoint.from_checkpoint import load_teacher
+    from dinov2.checkpoint.reading import find_checkpoint
+
     try:
         checkpoint = find_checkpoint(path)
         saved = load_teacher(checkpoint)

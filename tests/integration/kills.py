@@ -20,7 +20,7 @@ from dinov2.checkpoint.reading import newest_sound, steps_in
 
 from .equality import differences
 from .launches import Launch, launch, send
-from .runs import command, torchrun, train_words
+from .runs import command, finish_together, torchrun, train_words
 
 TOTAL_STEPS = 12
 EVERY_STEPS = 2  # so that most kills lose a step
@@ -118,21 +118,22 @@ class Bench:
         self, run: Path, *, size: int, setting: Setting, asynchronous: bool = True, max_restarts: int = 0
     ) -> Launch:
         """The command on `size` processes; what it says lies beside the run folder."""
-        saving = f"checkpoint.asynchronous={str(asynchronous).lower()}"
-        words = train_words(self.config, self.pictures, run, *TINY_RUN, *WORDS[setting], saving)
+        words = self._words(run, setting=setting, asynchronous=asynchronous)
         whole = command(*words)
         if size > 1:
             whole = torchrun(size, *words)
             whole[3:3] = [f"--max-restarts={max_restarts}"]
         return launch(whole, size=size, folder=run.parent)
 
+    def _words(self, run: Path, *, setting: Setting, asynchronous: bool = True) -> list[str]:
+        saving = f"checkpoint.asynchronous={str(asynchronous).lower()}"
+        return train_words(self.config, self.pictures, run, *TINY_RUN, *WORDS[setting], saving)
+
     def whole_run(self, setting: Setting, *, size: int) -> Path:
         """An uninterrupted run."""
         if (setting, size) not in self._whole:
             run = self.folder / f"whole_{setting}_{size}" / "run"
-            started = self.start(run, size=size, setting=setting)
-            code, left = started.wait(seconds=600), started.leftovers(seconds=20)
-            assert (code, left) == (0, []), f"{run}: {code} {left}\n{started.complained[-3000:]}"
+            finish_together(size, command(*self._words(run, setting=setting)))
             self._whole[setting, size] = run
         return self._whole[setting, size]
 

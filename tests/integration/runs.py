@@ -10,6 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from tests.distributed.processes import run_module, run_ranks
+
 TINY = """
 student: {arch: vit_custom, patch_size: 8, embed_dim: 32, depth: 2, num_heads: 2, layerscale: 1.0, drop_path_rate: 0.2}
 crops: {global_crops_size: 32, local_crops_size: 16, local_crops_number: 2}
@@ -79,9 +81,24 @@ def torchrun(size: int, *words: str) -> list[str]:
 
 
 def finish(words: list[str], *, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300, env=environment())
-    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    """Runs a `command` or `torchrun` to its end."""
+    assert words[:2] == [sys.executable, "-m"]
+    (done,) = run_module(words[2:], seconds=300, environs=[environment()])
+    _check_code(done, code)
     return done
+
+
+def finish_together(size: int, words: list[str], *, code: int = 0) -> list[subprocess.CompletedProcess[str]]:
+    """Runs a `command` on so many processes to its end, as torchrun would; each must end with `code`."""
+    assert words[:2] == [sys.executable, "-m"]
+    ranks = run_ranks(words[2:], size=size, seconds=300)
+    for done in ranks:
+        _check_code(done, code)
+    return ranks
+
+
+def _check_code(done: subprocess.CompletedProcess[str], code: int) -> None:
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

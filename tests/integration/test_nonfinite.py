@@ -7,7 +7,15 @@ import pytest
 
 from dinov2.checkpoint.reading import steps_in
 
-from .runs import command, finish, metrics, torchrun, train_words, write_pictures, write_tiny_config
+from .runs import (
+    command,
+    finish,
+    finish_together,
+    metrics,
+    train_words,
+    write_pictures,
+    write_tiny_config,
+)
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +24,8 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("stopped")
     config, pictures = write_tiny_config(folder), write_pictures(folder / "pictures")
     words = train_words(config, pictures, folder / "run", "optim.lr=1e25", "runtime.max_nonfinite_steps=3")
-    done = finish(torchrun(2, *words), code=1)
-    return folder / "run", done.stderr
+    ranks = finish_together(2, command(*words), code=2)
+    return folder / "run", "".join(done.stderr for done in ranks)
 
 
 def test_it_names_terms_ranks_step_and_pictures_once_and_says_how_to_look(stopped: tuple[Path, str]) -> None:
@@ -41,10 +49,11 @@ def test_the_skipped_steps_are_counted_and_no_checkpoint_is_written_meanwhile(st
 def test_the_dump_makes_the_step_again_and_says_where_it_breaks(stopped: tuple[Path, str], size: int) -> None:
     run, _ = stopped
     words = ["replay", str(run / "nonfinite" / "5")]
-    done = finish(torchrun(2, *words) if size == 2 else command(*words, "--rank", "1"))
-    assert "first output that is not finite: " in done.stdout
-    assert "rank " in done.stdout
-    assert "the step fails again." in done.stdout
+    ranks = finish_together(size, command(*words, *(["--rank", "1"] if size == 1 else [])))
+    said = "".join(done.stdout for done in ranks)
+    assert "first output that is not finite: " in said
+    assert "rank " in said
+    assert "the step fails again." in said
     found = json.loads((run / "nonfinite" / "5" / "findings.json").read_text())
     assert {finding["rank"] for finding in found["findings"]} == {0, 1}
 

@@ -14,7 +14,17 @@ import torch
 from dinov2 import load_backbone
 from dinov2.checkpoint.reading import steps_in
 
-from .runs import command, environment, finish, metrics, torchrun, train_words, write_pictures, write_tiny_config
+from .runs import (
+    command,
+    environment,
+    finish,
+    finish_together,
+    metrics,
+    torchrun,
+    train_words,
+    write_pictures,
+    write_tiny_config,
+)
 
 PARTS = [f"{side}.{part}" for side in ("student", "teacher") for part in ("backbone", "dino_head", "ibot_head")]
 
@@ -183,7 +193,7 @@ def test_two_processes_train_as_one_does(config: Path, pictures: Path, tmp_path:
     """Twice half the batch is the whole batch: same pictures, one assignment over all, mean of the gradients."""
     common = ("dino.koleo_loss_weight=0", "student.drop_path_rate=0", "optim.total_steps=6", "train.num_workers=0")
     finish(command(*train_words(config, pictures, tmp_path / "one", *common, "train.batch_size_per_gpu=8")))
-    finish(torchrun(2, *train_words(config, pictures, tmp_path / "two", *common)))
+    finish_together(2, command(*train_words(config, pictures, tmp_path / "two", *common)))
     for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
         for name in ("total_loss", "dino_local_crops_loss", "ibot_loss", "grad_norm_backbone", "grad_norm_dino_head"):
             assert two[name] == pytest.approx(one[name], rel=2e-3), (one["step"], name)
@@ -226,7 +236,8 @@ def test_two_processes_train_in_every_format_and_export(
     config: Path, pictures: Path, tmp_path: Path, words: list[str]
 ) -> None:
     run = tmp_path / "run"
-    finish(torchrun(2, *train_words(config, pictures, run, "optim.total_steps=3", "train.num_workers=0", *words)))
+    more = ("optim.total_steps=3", "train.num_workers=0", *words)
+    finish_together(2, command(*train_words(config, pictures, run, *more)))
     assert all(math.isfinite(line["total_loss"]) for line in metrics(run))
     assert metrics(run)[-1]["pictures_seen"] == 24
     assert (run / "exports" / "3" / "backbone.safetensors").is_file()
@@ -234,9 +245,9 @@ def test_two_processes_train_in_every_format_and_export(
 
 def test_a_global_batch_that_cannot_be_divided_is_refused(config: Path, pictures: Path, tmp_path: Path) -> None:
     words = train_words(config, pictures, tmp_path / "run", "train.global_batch_size=7", "checkpoint.self_test=false")
-    done = finish(torchrun(2, *words), code=1)
-    assert done.stderr.count("train.global_batch_size = 7 cannot be divided among 2 processes") == 1
-    assert "Take 6 or 8" in done.stderr
+    complained = "".join(done.stderr for done in finish_together(2, command(*words), code=2))
+    assert complained.count("train.global_batch_size = 7 cannot be divided among 2 processes") == 1
+    assert "Take 6 or 8" in complained
 
 
 def test_a_mistake_in_the_settings_is_told_by_one_process(config: Path, pictures: Path, tmp_path: Path) -> None:

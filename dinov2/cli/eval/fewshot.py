@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from dinov2.cli.console import stdout
-from dinov2.cli.eval.heads import about, add_head_options, fitting_bar, open_splits
-from dinov2.cli.eval.linear import check_numbers
+from dinov2.cli.eval.heads import about, add_head_options, check_numbers, fit_settings, fitting_bar, open_splits
 from dinov2.cli.eval.options import PROBE_FORMATTER, device_of
 
 if TYPE_CHECKING:
@@ -104,9 +103,7 @@ def _logreg(arguments: argparse.Namespace, data: "EvalData") -> "tuple[list[Sett
         task=data.train.task,
         num_classes=len(data.train.classes),
         scaling="l2",  # a deviation over a handful of pictures says little
-        policy=arguments.uncertain,
-        balance="balanced" if arguments.balance else "none",
-        seed=arguments.seed,
+        **fit_settings(arguments),
     )
     probe = LogregProbe(settings=settings, choice=InputChoice(1, arguments.pooled), groups=arguments.groups)
     values = strengths() if arguments.choose == "few" else strengths(1)
@@ -120,9 +117,7 @@ def _linear(arguments: argparse.Namespace) -> "tuple[list[Settings], Callable[[i
         settings = LinearSettings(
             epochs=max(1, STEPS // -(-num_pictures // BATCH_SIZE)),
             batch_size=BATCH_SIZE,
-            policy=arguments.uncertain,
-            balance="balanced" if arguments.balance else "none",
-            seed=arguments.seed,
+            **fit_settings(arguments),
         )
         return LinearProbe(settings=settings, groups=arguments.groups, device=device_of(arguments))
 

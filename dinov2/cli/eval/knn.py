@@ -6,8 +6,14 @@ In: words. Out: a result folder.
 import argparse
 
 from dinov2.cli.eval.floor import add_beside_option
-from dinov2.cli.eval.heads import METRIC, end, open_splits
-from dinov2.cli.eval.options import PROBE_FORMATTER, add_backbone_options, add_data_options, add_output_options
+from dinov2.cli.eval.heads import METRIC, end, judged, open_splits
+from dinov2.cli.eval.options import (
+    PROBE_FORMATTER,
+    add_input_options,
+    add_output_options,
+    device_of,
+    picture_settings,
+)
 
 EXAMPLES = """examples:
   dinov2 eval knn --backbone RUN/exports/400 --dataset films.parquet --labels Effusion Mass --output-dir scores/knn
@@ -26,8 +32,7 @@ def add_parser(probes: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         epilog=EXAMPLES,
         formatter_class=PROBE_FORMATTER,
     )
-    add_backbone_options(parser)
-    add_data_options(parser)
+    add_input_options(parser)
     group = parser.add_argument_group("neighbours")
     listed = " ".join(map(str, KS))
     group.add_argument("--k", type=int, nargs="+", metavar="N", default=list(KS), help=f"to choose from ({listed})")
@@ -59,23 +64,20 @@ def add_tokens_option(group: "argparse._ArgumentGroup") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Finds neighbours, chooses their number, tests."""
-    from dinov2.cli.eval.options import device_of
-    from dinov2.eval.features import Labelled
-    from dinov2.eval.probes.judging import About, judge
+    from dinov2.eval.probes.judging import About
     from dinov2.eval.probes.knn import KnnProbe, candidates_for
 
     candidates_for(max(arguments.k), ks=arguments.k, temperatures=arguments.temperature)  # faults before any work
     data, splits = open_splits(arguments, blocks=1)
     candidates = candidates_for(len(splits[0]), ks=arguments.k, temperatures=arguments.temperature)
-    outcome, _ = judge(
+    outcome, _ = judged(
         KnnProbe(tokens=arguments.tokens, groups=arguments.groups, device=device_of(arguments)),
+        arguments,
         about=About(
             probe="knn",
             backbone=arguments.backbone,
             settings={
-                "size_px": arguments.size or "the backbone's own",
-                "fit": arguments.fit,
-                "precision": arguments.precision,
+                **picture_settings(arguments),
                 "tokens": arguments.tokens,
                 "weights": "exp(cosine / temperature), summing to 1",
             },
@@ -83,7 +85,5 @@ def run(arguments: argparse.Namespace) -> int:
         ),
         candidates=candidates,
         splits=splits,
-        join=Labelled.joined,
-        refit=not arguments.no_refit,
     )
     return end(outcome, arguments, data=data)

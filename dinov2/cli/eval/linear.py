@@ -5,10 +5,20 @@ In: words. Out: a result folder, and the chosen head as `head.safetensors`.
 
 import argparse
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
-from dinov2.cli.eval.heads import about, add_head_options, end, fitting_bar, open_splits, pooling
-from dinov2.cli.eval.options import PROBE_FORMATTER, device_of
+from dinov2.cli.eval.heads import (
+    add_head_options,
+    add_step_options,
+    check_numbers,
+    end,
+    fit_settings,
+    judged_in_steps,
+    open_splits,
+    pooling,
+)
+from dinov2.cli.eval.options import PROBE_FORMATTER
 from dinov2.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,15 +68,12 @@ def add_parser(probes: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="features as they are, as published, or each to mean 0 and deviation 1, where features are far "
         "from that (default: none)",
     )
-    group.add_argument("--epochs", type=int, default=10, metavar="N", help="over the split (default: 10)")
-    group.add_argument("--head-batch-size", type=int, default=128, metavar="N", help="of a step (default: 128)")
+    add_step_options(group)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains the grid, chooses, trains the chosen head again, tests."""
-    from dinov2.eval.features import Labelled
-    from dinov2.eval.probes.judging import judge
     from dinov2.eval.probes.linear_probe import LEARNING_RATES, LinearProbe, LinearSettings, grid
 
     check_numbers(arguments, ("epochs", "head_batch_size"))
@@ -77,48 +84,23 @@ def run(arguments: argparse.Namespace) -> int:
         learning_rates=arguments.learning_rates or LEARNING_RATES,
         weight_decays=arguments.weight_decays,
     )
-    refit = splits[1] is not None and not arguments.no_refit
-    sizes = [len(splits[0]), *([len(splits[0]) + len(splits[1])] if splits[1] is not None and refit else [])]
-    total = sum(arguments.epochs * -(-size // arguments.head_batch_size) for size in sizes)
-    with fitting_bar(total, what=f"{len(candidates)} linear heads, steps") as advance:
-        outcome, final = judge(
-            LinearProbe(
-                settings=LinearSettings(
-                    epochs=arguments.epochs,
-                    batch_size=arguments.head_batch_size,
-                    policy=arguments.uncertain,
-                    balance="balanced" if arguments.balance else "none",
-                    scaling=arguments.scaling,
-                    seed=arguments.seed,
-                ),
-                groups=arguments.groups,
-                device=device_of(arguments),
-                advance=advance,
-            ),
-            about=about(
-                arguments,
-                probe="linear",
-                settings={
-                    "epochs": arguments.epochs,
-                    "head_batch_size": arguments.head_batch_size,
-                    "scaling": arguments.scaling,
-                },
-            ),
-            candidates=candidates,
-            splits=splits,
-            join=Labelled.joined,
-            refit=not arguments.no_refit,
-        )
+    settings = LinearSettings(
+        epochs=arguments.epochs,
+        batch_size=arguments.head_batch_size,
+        scaling=arguments.scaling,
+        **fit_settings(arguments),
+    )
+    outcome, final = judged_in_steps(
+        partial(LinearProbe, settings=settings),
+        arguments,
+        name="linear",
+        settings=("epochs", "head_batch_size", "scaling"),
+        candidates=candidates,
+        splits=splits,
+    )
     code = end(outcome, arguments, data=data)
     _save(final, arguments, classes=data.train.classes)
     return code
-
-
-def check_numbers(arguments: argparse.Namespace, names: tuple[str, ...]) -> None:
-    """Raises ConfigError where one of these is below 1."""
-    for name in names:
-        if getattr(arguments, name) < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give 1 or more.")
 
 
 def _blocks(arguments: argparse.Namespace, features: "Features") -> tuple[int, ...]:

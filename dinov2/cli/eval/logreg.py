@@ -5,7 +5,7 @@ In: words. Out: a result folder.
 
 import argparse
 
-from dinov2.cli.eval.heads import about, add_head_options, end, fitting_bar, open_splits
+from dinov2.cli.eval.heads import about, add_head_options, end, fit_settings, fitting_bar, judged, open_splits
 from dinov2.cli.eval.options import PROBE_FORMATTER
 
 EXAMPLES = """examples:
@@ -45,8 +45,6 @@ def add_parser(probes: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Fits every strength, chooses, fits again, tests."""
-    from dinov2.eval.features import Labelled
-    from dinov2.eval.probes.judging import judge
     from dinov2.eval.probes.linear_inputs import InputChoice
     from dinov2.eval.probes.logreg import LogregProbe, LogregSettings, remarks, strengths
 
@@ -61,17 +59,16 @@ def run(arguments: argparse.Namespace) -> int:
                 task=data.train.task,
                 num_classes=len(classes),
                 scaling=arguments.scaling,
-                policy=arguments.uncertain,
-                balance="balanced" if arguments.balance else "none",
                 max_iterations=arguments.max_iterations,
-                seed=arguments.seed,
+                **fit_settings(arguments),
             ),
             choice=InputChoice(arguments.blocks, arguments.pooled),
             groups=arguments.groups,
             advance=advance,
         )
-        outcome, _ = judge(
+        outcome, _ = judged(
             probe,
+            arguments,
             about=about(
                 arguments,
                 probe="logreg",
@@ -84,8 +81,6 @@ def run(arguments: argparse.Namespace) -> int:
             ),
             candidates=[{"C": value} for value in values],
             splits=splits,
-            join=Labelled.joined,
-            refit=not arguments.no_refit,
             remarks=lambda fitted: remarks(fitted, classes=classes),
         )
     return end(outcome, arguments, data=data)

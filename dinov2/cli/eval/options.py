@@ -5,7 +5,7 @@ In: a parser, later its arguments. Out: options; `EvalData`, a `Backbone`, an ou
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dinov2.errors import ConfigError
 
@@ -66,6 +66,19 @@ def add_backbone_options(parser: argparse.ArgumentParser, *, fit: str = "crop", 
     group.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read pictures (default: 2)")
 
 
+def add_input_options(parser: argparse.ArgumentParser, *, fit: str = "crop", batch_size: int = 32) -> None:
+    """The backbone and the pictures."""
+    add_backbone_options(parser, fit=fit, batch_size=batch_size)
+    add_data_options(parser)
+
+
+def add_refit_option(group: "argparse._ArgumentGroup") -> None:
+    """Whether the last fit is on train alone."""
+    group.add_argument(
+        "--no-refit", action="store_true", help="test the fit on train, do not fit again on train + validation"
+    )
+
+
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Where results go, and how sure they are."""
     group = parser.add_argument_group("results")
@@ -82,6 +95,15 @@ def check_output(arguments: argparse.Namespace) -> Path:
     if (folder / "result.json").exists() and not arguments.overwrite:
         raise ConfigError(f"{folder}: holds a result already. Give another --output-dir, or --overwrite.")
     return folder
+
+
+def picture_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How pictures were put to the backbone, as a result says it."""
+    return {
+        "size_px": arguments.size or "the backbone's own",
+        "fit": arguments.fit,
+        "precision": arguments.precision,
+    }
 
 
 def open_eval_data(arguments: argparse.Namespace, *, segmentation: bool = False) -> "EvalData":

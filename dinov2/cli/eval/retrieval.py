@@ -11,11 +11,12 @@ from dinov2.cli.console import stdout
 from dinov2.cli.eval.knn import add_tokens_option
 from dinov2.cli.eval.options import (
     PROBE_FORMATTER,
-    add_backbone_options,
-    add_data_options,
+    add_input_options,
     add_output_options,
     check_output,
+    device_of,
     open_eval_data,
+    picture_settings,
 )
 from dinov2.errors import ConfigError
 
@@ -39,8 +40,7 @@ def add_parser(probes: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         epilog=EXAMPLES,
         formatter_class=PROBE_FORMATTER,
     )
-    add_backbone_options(parser)
-    add_data_options(parser)
+    add_input_options(parser)
     group = parser.add_argument_group("retrieval")
     group.add_argument("--k", type=int, nargs="+", metavar="N", default=list(KS), help="how many nearest (1 5 10)")
     group.add_argument(
@@ -64,7 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Finds the nearest of every picture, and counts what is relevant."""
     from dinov2.cli.eval.ending import finish
     from dinov2.cli.eval.feature_run import labelled_splits
-    from dinov2.cli.eval.options import device_of
     from dinov2.eval.outcome import Outcome
     from dinov2.eval.probes.retrieval import retrieve, told
 
@@ -86,9 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         backbone=arguments.backbone,
         dataset=train.examples.name,
         settings={
-            "size_px": arguments.size or "the backbone's own",
-            "fit": arguments.fit,
-            "precision": arguments.precision,
+            **picture_settings(arguments),
             "tokens": arguments.tokens,
             "relevant by": arguments.by,
             "gallery": where,

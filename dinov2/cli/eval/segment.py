@@ -8,21 +8,22 @@ import os
 from typing import TYPE_CHECKING
 
 from dinov2.cli.console import stderr
-from dinov2.cli.eval.finetune import (
-    add_augmentation_options,
-    add_training_options,
-    augmentation_of,
-    check_training,
-    reporting,
-)
 from dinov2.cli.eval.options import (
     PROBE_FORMATTER,
-    add_backbone_options,
-    add_data_options,
+    add_input_options,
     add_output_options,
+    add_refit_option,
     check_output,
     open_eval_data,
     open_the_backbone,
+)
+from dinov2.cli.eval.training import (
+    add_augmentation_options,
+    add_lora_options,
+    add_training_options,
+    reporting,
+    save_learnt,
+    training_settings,
 )
 from dinov2.errors import ConfigError, LaunchError
 
@@ -55,8 +56,7 @@ def add_parser(probes: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         epilog=EXAMPLES,
         formatter_class=PROBE_FORMATTER,
     )
-    add_backbone_options(parser, fit="letterbox", batch_size=8)
-    add_data_options(parser)
+    add_input_options(parser, fit="letterbox", batch_size=8)
     group = parser.add_argument_group("decoder")
     group.add_argument(
         "--decoder",
@@ -84,14 +84,11 @@ def add_parser(probes: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     group.add_argument(
         "--backbone-lrs", type=float, nargs="+", metavar="X", help="(default: 1e-5 with full, 1e-3 with lora)"
     )
-    group.add_argument("--rank", type=int, default=48, metavar="N", help="of LoRA (default: 48)")
-    group.add_argument("--alpha", type=float, default=16, metavar="X", help="of LoRA, scale alpha/rank (default: 16)")
+    add_lora_options(group)
     add_training_options(parser, epochs=30, weight_decay=1e-4)
     add_augmentation_options(parser, default="none")
     group = parser.add_argument_group("choosing")
-    group.add_argument(
-        "--no-refit", action="store_true", help="test the fit on train, do not fit again on train + validation"
-    )
+    add_refit_option(group)
     add_output_options(parser)
     parser.set_defaults(run=run)
 
@@ -123,32 +120,22 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
     code = finish(outcome, arguments)
-    _draw_and_save(arguments, data=data, probe=probe, final=final)
+    _draw(arguments, data=data, probe=probe, final=final)
+    save_learnt(arguments, backbone=probe.reader.backbone, tuned=final.backbone, head=final.decoder, mode=probe.mode)
     return code
 
 
-def _draw_and_save(
-    arguments: argparse.Namespace, *, data: "EvalData", probe: "SegmentProbe", final: "Segmenter"
-) -> None:
-    from dinov2.eval.probes.finetune_saving import save_tuned
+def _draw(arguments: argparse.Namespace, *, data: "EvalData", probe: "SegmentProbe", final: "Segmenter") -> None:
+    """Outlines on films that the final decoder was not fitted on, if there are any."""
     from dinov2.eval.probes.segment_sheet import write_sheet
     from dinov2.eval.probes.segment_tokens import TokenSplit
 
-    folder = arguments.output_dir
     shown = data.test or data.val
-    if shown is not None:
-        write_sheet(probe, final, TokenSplit(examples=shown), path=folder / SHEET_NAME)
-        stderr.print(f"outlines: {folder / SHEET_NAME}", markup=False, soft_wrap=True)
-    written = save_tuned(
-        folder,
-        backbone=probe.reader.backbone,
-        tuned=final.backbone,
-        head=final.decoder,
-        mode=probe.mode,
-        rank=arguments.rank,
-        alpha=arguments.alpha,
-    )
-    stderr.print(f"learnt: {', '.join(str(path) for path in written)}", markup=False, soft_wrap=True)
+    if shown is None:
+        return
+    path = arguments.output_dir / SHEET_NAME
+    write_sheet(probe, final, TokenSplit(examples=shown), path=path)
+    stderr.print(f"outlines: {path}", markup=False, soft_wrap=True)
 
 
 def _reader(arguments: argparse.Namespace) -> "TokenReader":
@@ -173,7 +160,7 @@ def _reader(arguments: argparse.Namespace) -> "TokenReader":
 def _settings(arguments: argparse.Namespace) -> "SegmentSettings":
     from dinov2.eval.probes.segment_probe import SegmentSettings
 
-    check_training(arguments)
+    training = training_settings(arguments)
     if arguments.width < SMALLEST_WIDTH or arguments.width % SMALLEST_WIDTH:
         raise ConfigError(f"--width {arguments.width}: give a multiple of {SMALLEST_WIDTH}.")
     if arguments.tune == "none" and arguments.backbone_lrs:
@@ -185,16 +172,8 @@ def _settings(arguments: argparse.Namespace) -> "SegmentSettings":
         width=arguments.width,
         loss=arguments.loss,
         tune=arguments.tune,
-        rank=arguments.rank,
-        alpha=arguments.alpha,
-        epochs=arguments.epochs,
-        warmup_share=arguments.warmup,
-        weight_decay=arguments.weight_decay,
-        layer_decay=arguments.layer_decay,
-        clip_norm=arguments.clip,
-        augmentation=augmentation_of(arguments),
         compare_at=arguments.compare_at,
-        seed=arguments.seed,
+        **training,
     )
 
 

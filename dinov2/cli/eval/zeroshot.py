@@ -10,10 +10,10 @@ from dinov2.cli.console import progress_bar
 from dinov2.cli.eval.floor import add_beside_option, beside_outcomes
 from dinov2.cli.eval.options import (
     PROBE_FORMATTER,
-    add_backbone_options,
-    add_data_options,
+    add_input_options,
     add_output_options,
     check_output,
+    device_of,
     open_eval_data,
 )
 from dinov2.errors import ConfigError
@@ -49,8 +49,7 @@ def add_parser(probes: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         epilog=EXAMPLES,
         formatter_class=PROBE_FORMATTER,
     )
-    add_backbone_options(parser)
-    add_data_options(parser)
+    add_input_options(parser)
     group = parser.add_argument_group("texts")
     group.add_argument("--prompts", required=True, metavar="F.yaml", help="texts per class, or zeroshot_findings")
     group.add_argument(
@@ -72,7 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     from dinov2.cli.eval.ending import finish
     from dinov2.cli.eval.feature_run import refuse_several_processes
-    from dinov2.cli.eval.options import device_of
     from dinov2.config.presets import find_config
     from dinov2.eval.backbones import open_image_text
     from dinov2.eval.outcome import Outcome

@@ -2,12 +2,13 @@
 
 from dinov2.eval.features.extract import extract
 from dinov2.eval.features.features import Features, Labelled, PatchRows, join_examples
-from dinov2.eval.features.forward import PRECISIONS, FeatureBatch, Form, autocast, feature_batches, form_of
+from dinov2.eval.features.forward import PRECISIONS, Extractor, FeatureBatch, Form, autocast
 from dinov2.eval.features.store import Wanted, read_features
 from dinov2.eval.features.volumes import by_volume
 
 __all__ = [
     "PRECISIONS",
+    "Extractor",
     "FeatureBatch",
     "Features",
     "Form",
@@ -17,8 +18,6 @@ __all__ = [
     "autocast",
     "by_volume",
     "extract",
-    "feature_batches",
-    "form_of",
     "join_examples",
     "read_features",
 ]

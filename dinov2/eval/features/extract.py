@@ -17,9 +17,10 @@ from dinov2.errors import ConfigError, Dinov2Error, ManifestError
 from dinov2.eval.backbones.backbone import Backbone
 from dinov2.eval.examples import Examples
 from dinov2.eval.features.features import Labelled
-from dinov2.eval.features.forward import feature_batches, form_of
-from dinov2.eval.features.store import Wanted, Writer, read_features
+from dinov2.eval.features.forward import Extractor
+from dinov2.eval.features.store import RowWriter, Wanted, give_name, make_files, read_features
 from dinov2.eval.features.volumes import by_volume
+from dinov2.eval.making import making, remove_leftovers
 from dinov2.eval.pictures import Preparation
 
 ALONE = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
@@ -55,6 +56,14 @@ def extract(
         raise ConfigError(f"--batch-size {batch_size}: give 1 or more.")
     if not len(examples):
         raise ManifestError(f"{examples.name}: no picture, so there are no features.")
+    extractor = Extractor(
+        backbone=backbone,
+        preparation=preparation,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        precision=precision,
+    )
     wanted = Wanted(
         traits=backbone.traits,
         examples=examples,
@@ -63,30 +72,9 @@ def extract(
         blocks=blocks,
         patches=patches,
     )
-    place = from_main(wanted.find(folder) if world.is_main else None, world=world)
+    place = from_main(_found(wanted, folder) if world.is_main else None, world=world)
     if place is None:
-        form = form_of(backbone, blocks=blocks, patches=patches, preparation=preparation, device=device)
-
-        def write(writer: Writer) -> None:
-            for batch in feature_batches(
-                backbone,
-                examples,
-                blocks=blocks,
-                patches=patches,
-                preparation=preparation,
-                batch_size=batch_size,
-                workers=workers,
-                device=device,
-                precision=precision,
-                rows=share_of(len(examples), batch_size=batch_size, world=world),
-            ):
-                writer.add(batch)
-                if advance is not None:
-                    advance(len(batch.rows))
-            if world.size > 1:
-                writer.sync()
-
-        place = _written(partial(Writer, folder, wanted=wanted, form=form), write, world=world)
+        place = _made(extractor, wanted, folder=folder, advance=advance or (lambda _: None), world=world)
     features = read_features(place, blocks=blocks, patches=patches)
     if examples.volumes is not None and examples.task != "segmentation":
         return by_volume(features, examples)
@@ -100,26 +88,48 @@ def share_of(num_rows: int, *, batch_size: int, world: World) -> NDArray[np.int6
     return np.arange(first, min(last, num_rows))
 
 
-def _written(make: Callable[..., Writer], write: Callable[[Writer], None], *, world: World) -> Path:
+def _found(wanted: Wanted, folder: Path) -> Path | None:
+    """What an earlier command made; what one that was killed left half made is removed."""
+    remove_leftovers(folder)
+    return wanted.find(folder)
+
+
+def _made(extractor: Extractor, wanted: Wanted, *, folder: Path, advance: Callable[[int], None], world: World) -> Path:
     """The main process makes the files, all write their rows; one that fails is heard by all, which then raise."""
+    form = extractor.form(blocks=wanted.blocks, patches=wanted.patches)
+    write = partial(_write_share, extractor, wanted, advance=advance, world=world)
     if world.is_main:
-        with make() as writer:
-            from_main(writer.partial, world=world)
-            _all_wrote(writer, write, world=world)
-            place = writer.finish()
-        return from_main(place, world=world)
-    made = from_main(Path(), world=world)
-    if not made.is_dir():
-        raise ConfigError(f"{made.parent}: is not shared by all processes. Give a --features-dir that they share.")
-    with make(partial=made) as writer:
-        _all_wrote(writer, write, world=world)
+        with making(folder, name=wanted.name) as partial_folder:
+            place = partial_folder / wanted.name
+            make_files(place, wanted=wanted, form=form)
+            from_main(place, world=world)
+            _all_wrote(lambda: write(place), world=world)
+            final = give_name(place, folder, wanted=wanted, form=form)
+        return from_main(final, world=world)
+    place = from_main(Path(), world=world)
+    if not place.is_dir():
+        raise ConfigError(f"{folder}: is not shared by all processes. Give a --features-dir that they share.")
+    _all_wrote(lambda: write(place), world=world)
     return from_main(Path(), world=world)
 
 
-def _all_wrote(writer: Writer, write: Callable[[Writer], None], *, world: World) -> None:
+def _write_share(
+    extractor: Extractor, wanted: Wanted, place: Path, *, advance: Callable[[int], None], world: World
+) -> None:
+    """The rows of this process into the files in `place`."""
+    rows = share_of(len(wanted.examples), batch_size=extractor.batch_size, world=world)
+    with RowWriter(place) as writer:
+        for batch in extractor.batches(wanted.examples, blocks=wanted.blocks, patches=wanted.patches, rows=rows):
+            writer.add(batch)
+            advance(len(batch.rows))
+        if world.size > 1:
+            writer.sync()
+
+
+def _all_wrote(write: Callable[[], None], *, world: World) -> None:
     failure: Dinov2Error | OSError | None = None
     try:
-        write(writer)
+        write()
     except (Dinov2Error, OSError) as error:
         failure = error
     if world.size == 1:

@@ -59,65 +59,69 @@ def patch_kind(precision: str) -> type[np.floating[Any]]:
     return np.float32 if precision == "fp32" else np.float16
 
 
-@torch.inference_mode()
-def form_of(
-    backbone: Backbone, *, blocks: int, patches: bool, preparation: Preparation, device: torch.device | str
-) -> Form:
-    """What the backbone gives for one black picture.
+@dataclass(frozen=True, kw_only=True)
+class Extractor:
+    """A backbone, and how pictures are put to it."""
 
-    Raises:
-        ConfigError: it has fewer blocks, takes no pictures of this size, or has no patch tokens and `patches` is set.
-    """
-    traits = backbone.traits
-    if not 1 <= blocks <= traits.depth:
-        raise ConfigError(f"{blocks} blocks asked of {traits.name}, which gives 1 to {traits.depth}.")
-    try:
-        tokens = backbone.layers(torch.zeros(1, 3, preparation.size, preparation.size, device=device), blocks)
-    except ValueError as error:
-        raise ConfigError(f"{traits.name} does not take pictures of {preparation.size} px: {error}") from error
-    last = tokens[-1]
-    if patches and last.patches is None:
-        raise ConfigError(
-            f"{traits.name} has no patch tokens, which this probe needs. Take a probe on the pooled output (knn, "
-            "logreg, linear), or another backbone."
-        )
-    return Form(blocks=blocks, width=last.cls.shape[-1], grid=last.grid if last.patches is not None else None)
+    backbone: Backbone  # on `device`, in evaluation mode
+    preparation: Preparation
+    batch_size: int
+    workers: int
+    device: torch.device | str
+    precision: str = "fp32"
 
+    @torch.inference_mode()
+    def form(self, *, blocks: int, patches: bool) -> Form:
+        """What the backbone gives for one black picture.
 
-def feature_batches(
-    backbone: Backbone,
-    examples: Examples,
-    *,
-    blocks: int,
-    patches: bool,
-    preparation: Preparation,
-    batch_size: int,
-    workers: int,
-    device: torch.device | str,
-    precision: str,
-    rows: Sequence[int] | NDArray[np.int64] | None = None,
-) -> Generator[FeatureBatch, None, None]:
-    """Tokens of `rows` (default: all), in their order.  The backbone is on `device`.
-
-    Raises:
-        ManifestError: a picture cannot be read, or its features are not finite; names it.
-    """
-    with closing(
-        batches(examples, preparation=preparation, batch_size=batch_size, workers=workers, rows=rows)
-    ) as pictures:
-        for batch in pictures:
-            with torch.inference_mode(), autocast(device, precision):
-                layers = backbone.layers(batch.normalised(device), blocks)
-            yield _checked(
-                FeatureBatch(
-                    rows=batch.rows,
-                    cls=_numbers(torch.stack([tokens.cls.float() for tokens in layers], dim=1)),
-                    pooled=_pooled(layers),
-                    patches=_patches(layers[-1], kind=patch_kind(precision)) if patches else None,
-                ),
-                examples=examples,
-                precision=precision,
+        Raises:
+            ConfigError: it has fewer blocks, takes no pictures of this size, or has no patch tokens and `patches` is
+                set.
+        """
+        traits, size = self.backbone.traits, self.preparation.size
+        if not 1 <= blocks <= traits.depth:
+            raise ConfigError(f"{blocks} blocks asked of {traits.name}, which gives 1 to {traits.depth}.")
+        try:
+            last = self.backbone.layers(torch.zeros(1, 3, size, size, device=self.device), blocks)[-1]
+        except ValueError as error:
+            raise ConfigError(f"{traits.name} does not take pictures of {size} px: {error}") from error
+        if patches and last.patches is None:
+            raise ConfigError(
+                f"{traits.name} has no patch tokens, which this probe needs. Take a probe on the pooled output (knn, "
+                "logreg, linear), or another backbone."
             )
+        return Form(blocks=blocks, width=last.cls.shape[-1], grid=last.grid if last.patches is not None else None)
+
+    def batches(
+        self,
+        examples: Examples,
+        *,
+        blocks: int,
+        patches: bool,
+        rows: Sequence[int] | NDArray[np.int64] | None = None,
+    ) -> Generator[FeatureBatch, None, None]:
+        """Tokens of `rows` (default: all), in their order, of the last `blocks` blocks.
+
+        Raises:
+            ManifestError: a picture cannot be read, or its features are not finite; names it.
+        """
+        found = batches(
+            examples, preparation=self.preparation, batch_size=self.batch_size, workers=self.workers, rows=rows
+        )
+        with closing(found) as pictures:
+            for batch in pictures:
+                with torch.inference_mode(), autocast(self.device, self.precision):
+                    layers = self.backbone.layers(batch.normalised(self.device), blocks)
+                yield _checked(
+                    FeatureBatch(
+                        rows=batch.rows,
+                        cls=_numbers(torch.stack([tokens.cls.float() for tokens in layers], dim=1)),
+                        pooled=_pooled(layers),
+                        patches=_patches(layers[-1], kind=patch_kind(self.precision)) if patches else None,
+                    ),
+                    examples=examples,
+                    precision=self.precision,
+                )
 
 
 def _pooled(layers: Sequence[Tokens]) -> Floats | None:

@@ -11,8 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -115,34 +113,39 @@ def read_features(place: Path, *, blocks: int, patches: bool) -> Features:
         ) from error
 
 
-class Writer:
-    """A folder in the making, under a partial name.  A context manager: an error inside leaves nothing.
+def make_files(place: Path, *, wanted: Wanted, form: Form) -> None:
+    """The folder `place` with arrays whose rows are still to be written; by the main process."""
+    place.mkdir()
+    rows = len(wanted.examples)
+    shapes: dict[str, tuple[int, ...]] = {"cls": (rows, form.blocks, form.width)}
+    if form.grid is not None:
+        shapes["pooled"] = shapes["cls"]
+    if form.grid is not None and wanted.patches:
+        shapes["patches"] = (rows, form.grid[0] * form.grid[1], form.width)
+    for name, shape in shapes.items():
+        kind = patch_kind(wanted.precision) if name == "patches" else np.float32
+        open_memmap(place / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
 
-    The process that is `main` makes the files and gives the folder its name; others open them by `partial`.
-    """
 
-    def __init__(self, folder: Path, *, wanted: Wanted, form: Form, partial: Path | None = None) -> None:
-        self._wanted, self._form, self._folder = wanted, form, folder
-        self._is_main = partial is None
-        self.partial = partial or folder / f".{wanted.name}.{socket.gethostname()}-{os.getpid()}.partial"
-        if self._is_main:
-            self._make()
-        self._files = {name: _RowFile(self.partial / f"{name}.npy") for name in self._shapes()}
+def give_name(place: Path, folder: Path, *, wanted: Wanted, form: Form) -> Path:
+    """Moves arrays of which every row is written to where `Wanted.find` finds them; by the main process."""
+    (place / CARD).write_text(json.dumps(wanted.card(form), indent=1) + "\n")
+    final = folder / wanted.name
+    try:
+        place.replace(final)
+    except OSError:
+        # Another command was first with the same features, or what is there is not whole.
+        if wanted.find(folder) is None:
+            shutil.rmtree(final, ignore_errors=True)
+            place.replace(final)
+    return final
 
-    def _shapes(self) -> Mapping[str, tuple[int, ...]]:
-        rows, form = len(self._wanted.examples), self._form
-        shapes: dict[str, tuple[int, ...]] = {"cls": (rows, form.blocks, form.width)}
-        if form.grid is not None:
-            shapes["pooled"] = shapes["cls"]
-        if form.grid is not None and self._wanted.patches:
-            shapes["patches"] = (rows, form.grid[0] * form.grid[1], form.width)
-        return shapes
 
-    def _make(self) -> None:
-        self.partial.mkdir(parents=True)
-        for name, shape in self._shapes().items():
-            kind = patch_kind(self._wanted.precision) if name == "patches" else np.float32
-            open_memmap(self.partial / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
+class RowWriter:
+    """Writes rows of the arrays that `make_files` made; every process has its own.  A context manager."""
+
+    def __init__(self, place: Path) -> None:
+        self._files = {path.stem: _RowFile(path) for path in sorted(place.glob("*.npy"))}
 
     def __enter__(self) -> Self:
         return self
@@ -152,8 +155,6 @@ class Writer:
     ) -> None:
         for file in self._files.values():
             file.close()
-        if self._is_main:
-            shutil.rmtree(self.partial, ignore_errors=True)
 
     def add(self, batch: FeatureBatch) -> None:
         """Rows that follow each other.  Raises OSError where the disk takes nothing more."""
@@ -164,19 +165,6 @@ class Writer:
         """All that was added is on the disk."""
         for file in self._files.values():
             file.sync()
-
-    def finish(self) -> Path:
-        """Gives the folder its name, when every process has written its rows; by the main process."""
-        (self.partial / CARD).write_text(json.dumps(self._wanted.card(self._form), indent=1) + "\n")
-        place = self._folder / self._wanted.name
-        try:
-            self.partial.replace(place)
-        except OSError:
-            # Another command was first with the same features, or what is there is not whole.
-            if self._wanted.find(self._folder) is None:
-                shutil.rmtree(place, ignore_errors=True)
-                self.partial.replace(place)
-        return place
 
 
 class _RowFile:

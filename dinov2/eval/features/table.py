@@ -1,8 +1,8 @@
 """Features as a Parquet file, a row a picture, written as they come.
 
-In: a backbone and `Examples`. Out: columns image_id, image, further ones of the manifest, `cls` and on request `pooled`
-(fixed-size lists of float32) and `patches` (one list a picture, patch by patch, float32 or float16); what made them
-under `dinov2` in the schema's metadata, as JSON.
+In: an `Extractor` and `Examples`. Out: columns image_id, image, further ones of the manifest, `cls` and on request
+`pooled` (fixed-size lists of float32) and `patches` (one list a picture, patch by patch, float32 or float16); what made
+them under `dinov2` in the schema's metadata, as JSON.
 """
 
 import json
@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from dinov2 import __version__
 from dinov2.errors import ConfigError, ManifestError
-from dinov2.eval.backbones.backbone import Backbone
 from dinov2.eval.examples import Examples
 from dinov2.eval.features.features import Floats
-from dinov2.eval.features.forward import FeatureBatch, Form, feature_batches, form_of, patch_kind
-from dinov2.eval.pictures import Preparation
+from dinov2.eval.features.forward import Extractor, FeatureBatch, Form, patch_kind
+from dinov2.eval.making import making
 
 METADATA = b"dinov2"
 BYTES_PER_GROUP = 64 * 2**20
@@ -40,16 +38,11 @@ class TableForm:
 
 def write_table(
     path: Path,
-    backbone: Backbone,
+    extractor: Extractor,
     examples: Examples,
     *,
     form: TableForm,
-    preparation: Preparation,
-    batch_size: int,
-    workers: int,
-    device: torch.device | str,
-    precision: str = "fp32",
-    advance: Callable[[int], None] | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Writes the file, which appears whole or not at all.
 
@@ -57,68 +50,61 @@ def write_table(
         ManifestError: a picture cannot be read, its features are not finite, or there is no such column.
         ConfigError: the backbone has no patch tokens, or does not take the size.
     """
-    manifest = examples.manifest
-    missing = [name for name in form.columns if name not in manifest.table.column_names]
-    if missing:
-        raise ManifestError(
-            f"--columns: {examples.name} has no {', '.join(missing)}. It has {', '.join(manifest.table.column_names)}."
-        )
-    taken = {"cls", *(["pooled"] if form.pooled else []), *(["patches"] if form.patches else [])} & set(form.columns)
-    if taken:
-        raise ConfigError(f"--columns {', '.join(sorted(taken))}: features have this name. Rename it in the manifest.")
-    given = form_of(backbone, blocks=1, patches=form.pooled or form.patches, preparation=preparation, device=device)
-    plain = manifest.table.select(["image_id", "image", *form.columns])
-    about = {
-        "backbone": backbone.traits.name,
-        "fingerprint": backbone.traits.fingerprint,
-        **asdict(preparation),
-        "precision": precision,
-        "grid": given.grid,
-        "version": __version__,
-        "images_relative_to": str(manifest.root),
-    }
-    schema = _schema(plain.schema, form=form, given=given, precision=precision)
-    row_bytes = sum(
-        field.type.list_size * field.type.value_type.bit_width // 8
-        for field in schema
-        if pa.types.is_fixed_size_list(field.type)
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    _check_columns(examples, form=form)
+    given = extractor.form(blocks=1, patches=form.pooled or form.patches)
+    plain = examples.manifest.table.select(["image_id", "image", *form.columns])
+    schema = _schema(plain.schema, form=form, given=given, precision=extractor.precision)
+    about = json.dumps(_about(extractor, examples, given=given)).encode()
+    with making(path.parent, name=path.name) as folder:
+        partial = folder / path.name
         with (
-            pq.ParquetWriter(partial, schema.with_metadata({METADATA: json.dumps(about).encode()})) as writer,
-            closing(
-                feature_batches(
-                    backbone,
-                    examples,
-                    blocks=1,
-                    patches=form.patches,
-                    preparation=preparation,
-                    batch_size=batch_size,
-                    workers=workers,
-                    device=device,
-                    precision=precision,
-                )
-            ) as found,
+            pq.ParquetWriter(partial, schema.with_metadata({METADATA: about})) as writer,
+            closing(extractor.batches(examples, blocks=1, patches=form.patches)) as found,
         ):
-            groups = _Groups(writer, schema=schema, rows=max(1, BYTES_PER_GROUP // row_bytes))
+            groups = _Groups(writer, rows=max(1, BYTES_PER_GROUP // _row_bytes(schema)))
             for batch in found:
                 rows = plain.slice(int(batch.rows[0]), len(batch.rows))
                 groups.add(pa.table([*rows.columns, *_columns(batch, form=form)], schema=schema))
-                if advance is not None:
-                    advance(len(batch.rows))
+                advance(len(batch.rows))
             groups.flush()
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def _check_columns(examples: Examples, *, form: TableForm) -> None:
+    """Raises ManifestError, ConfigError for columns that are not there or that features need the names of."""
+    names = examples.manifest.table.column_names
+    missing = [name for name in form.columns if name not in names]
+    if missing:
+        raise ManifestError(f"--columns: {examples.name} has no {', '.join(missing)}. It has {', '.join(names)}.")
+    taken = {"cls", *(["pooled"] if form.pooled else []), *(["patches"] if form.patches else [])} & set(form.columns)
+    if taken:
+        raise ConfigError(f"--columns {', '.join(sorted(taken))}: features have this name. Rename it in the manifest.")
+
+
+def _about(extractor: Extractor, examples: Examples, *, given: Form) -> dict[str, Any]:
+    """What made the features."""
+    return {
+        "backbone": extractor.backbone.traits.name,
+        "fingerprint": extractor.backbone.traits.fingerprint,
+        **asdict(extractor.preparation),
+        "precision": extractor.precision,
+        "grid": given.grid,
+        "version": __version__,
+        "images_relative_to": str(examples.manifest.root),
+    }
+
+
+def _row_bytes(schema: pa.Schema) -> int:
+    """Of the features of one picture."""
+    lists = [field.type for field in schema if pa.types.is_fixed_size_list(field.type)]
+    return sum(kind.list_size * kind.value_type.bit_width // 8 for kind in lists)
 
 
 class _Groups:
     """Gathers small tables into row groups of a file."""
 
-    def __init__(self, writer: Any, *, schema: pa.Schema, rows: int) -> None:
-        self._writer, self._schema, self._rows = writer, schema, rows
+    def __init__(self, writer: Any, *, rows: int) -> None:
+        self._writer, self._rows = writer, rows
         self._waiting: list[pa.Table] = []
 
     def add(self, table: pa.Table) -> None:

@@ -10,6 +10,8 @@ from torch import nn
 
 from dinov2.eval.backbones.backbone import Backbone
 
+NO_ORDER = "none: this network has no order of layers"  # what a result says of layer-wise decay then
+
 
 def parameter_groups(
     backbone: Backbone,

@@ -1,6 +1,6 @@
-"""One optimiser with its schedule; and how pictures are shared out in an epoch.
+"""One optimiser with its schedule, from what trainings on pictures share; and how pictures are shared out in an epoch.
 
-In: parameter groups, losses; a split. Out: changed parameters; batches of this process.
+In: settings, a backbone with a head, losses; a split. Out: changed parameters; batches of this process.
 
 Legend: B pictures of a batch over all processes, N pictures of a split.
 """
@@ -8,6 +8,7 @@ Legend: B pictures of a batch over all processes, N pictures of a split.
 import math
 from collections.abc import Callable, Generator
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,30 @@ import torch
 from torch import Tensor, nn
 
 from dinov2.distributed import World
+from dinov2.eval.backbones import Backbone
 from dinov2.eval.examples import Examples
 from dinov2.eval.pictures import Augment, PictureBatch, Preparation, batches
-from dinov2.eval.probes.finetune_groups import warmup_cosine
+from dinov2.eval.probes.adapters import ALPHA, RANK
+from dinov2.eval.probes.finetune_augment import Augmentation
+from dinov2.eval.probes.finetune_groups import parameter_groups, warmup_cosine
 
 Progress = Callable[[str, int, int, str], None]
 """What is being done, steps done, steps in all, how it goes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What a training of a backbone, or of a decoder on one, is told."""
+
+    rank: int = RANK
+    alpha: float = ALPHA
+    epochs: int
+    warmup_share: float = 0.1  # of the steps
+    weight_decay: float
+    layer_decay: float = 0.75  # of a backbone that learns
+    clip_norm: float = 1.0
+    augmentation: Augmentation | None = None
+    seed: int = 0
 
 
 class Stepper:
@@ -54,6 +73,36 @@ class Stepper:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._schedule.step()
+
+
+def stepper_for(
+    backbone: Backbone,
+    head: nn.Module,
+    *,
+    settings: TrainingSettings,
+    backbone_lr: float,
+    head_lr: float,
+    total_steps: int,
+    precision: str,
+    device: torch.device,
+) -> Stepper:
+    """Of a head, and of what learns of the backbone."""
+    groups = parameter_groups(
+        backbone,
+        head,
+        backbone_lr=backbone_lr,
+        head_lr=head_lr,
+        weight_decay=settings.weight_decay,
+        layer_decay=settings.layer_decay,
+    )
+    return Stepper(
+        groups,
+        total_steps=total_steps,
+        warmup_share=settings.warmup_share,
+        clip_norm=settings.clip_norm,
+        precision=precision,
+        device=device,
+    )
 
 
 def batch_size_over(world: World, *, batch_size: int) -> int:

@@ -4,7 +4,7 @@ In: a probe of `protocol.Probe` whose predictions are `Predictions`. Out: `Outco
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from dinov2.errors import ConfigError
 from dinov2.eval.examples import Examples
 from dinov2.eval.outcome import Outcome, Predictions
-from dinov2.eval.protocol import Settings, select_refit_test
+from dinov2.eval.protocol import Settings, Verdict, select_refit_test
 from dinov2.eval.scores import METRICS
 
 
@@ -70,27 +70,38 @@ def judge(
     verdict = select_refit_test(
         probe, candidates=candidates, train=train, val=val, test=test, join=join, score=checked, refit=refit
     )
-    if verdict.test is not None and not np.isfinite(verdict.test.scores).all():
-        raise ConfigError(f"the fit with {told(verdict.chosen)} diverged. Give smaller learning rates.")
+    refuse_diverged(verdict)
     settings = {**about.settings, "labels that are uncertain": "not counted in any score", **remarks(verdict.final)}
     if train.examples.task != "multilabel":
         del settings["labels that are uncertain"]
     if diverged:
         settings["diverged, so never chosen"] = diverged
-    outcome = Outcome(
+    counts = {name: len(split) for name, split in zip(("train", "val", "test"), splits, strict=True) if split}
+    about = replace(about, settings=settings)
+    return outcome_of(verdict, about=about, dataset=train.examples.name, counts=counts), verdict.final
+
+
+def outcome_of(verdict: Verdict, *, about: About, dataset: str, counts: Mapping[str, int]) -> Outcome:
+    """What the protocol found, and what it was found with."""
+    return Outcome(
         probe=about.probe,
         backbone=about.backbone,
-        dataset=train.examples.name,
-        settings=settings,
+        dataset=dataset,
+        settings=about.settings,
         metric=about.metric,
         chosen=verdict.chosen,
         trail=verdict.trail,
         fitted_on=verdict.fitted_on,
-        counts={name: len(split) for name, split in zip(("train", "val", "test"), splits, strict=True) if split},
+        counts=counts,
         val=verdict.val,
         test=verdict.test,
     )
-    return outcome, verdict.final
+
+
+def refuse_diverged(verdict: Verdict) -> None:
+    """Raises ConfigError where the final fit predicts no numbers for test."""
+    if verdict.test is not None and not np.isfinite(verdict.test.scores).all():
+        raise ConfigError(f"the fit with {told(verdict.chosen)} diverged. Give smaller learning rates.")
 
 
 def metric_of(name: str) -> Callable[[Predictions], float]:

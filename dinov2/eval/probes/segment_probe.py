@@ -21,11 +21,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from dinov2.eval.outcome import Segmentations
-from dinov2.eval.probes.adapters import ALPHA, RANK, Mode, learnt_state, prepare, restore, set_training
+from dinov2.eval.probes.adapters import Mode, learnt_state, prepare, restore, set_training
 from dinov2.eval.probes.decoders import DecoderName, build_decoder
-from dinov2.eval.probes.finetune_augment import Augmentation
-from dinov2.eval.probes.finetune_groups import parameter_groups
-from dinov2.eval.probes.finetune_steps import Progress, Stepper
+from dinov2.eval.probes.finetune_steps import Progress, Stepper, TrainingSettings, stepper_for
 from dinov2.eval.probes.segment_losses import LOSSES, LossName
 from dinov2.eval.probes.segment_overlap import MaskPair, mask_pair, segmentations_of
 from dinov2.eval.probes.segment_tokens import TokenBatch, TokenReader, TokenSplit
@@ -36,23 +34,16 @@ MODES: dict[Tune, Mode] = {"none": "frozen", "full": "full", "lora": "lora"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentSettings:
+class SegmentSettings(TrainingSettings):
     """What all candidates share; a candidate is an `lr`, of a tuned backbone a `backbone_lr` too."""
 
     decoder: DecoderName = "linear"
     width: int = 128  # channels inside the decoder
     loss: LossName = "dice+ce"
     tune: Tune = "none"
-    rank: int = RANK
-    alpha: float = ALPHA
     epochs: int = 30
-    warmup_share: float = 0.1
     weight_decay: float = 1e-4
-    layer_decay: float = 0.75  # of a tuned backbone
-    clip_norm: float = 1.0
-    augmentation: Augmentation | None = None
     compare_at: int | None = None  # side in pixels; None: the mask's own size
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,21 +164,14 @@ class SegmentProbe:
         ]
 
     def _member(self, candidate: Mapping[str, Any], *, total_steps: int) -> _Member:
-        settings = self.settings
         decoder = self.new_decoder()
-        groups = parameter_groups(
+        stepper = stepper_for(
             self.reader.backbone,
             decoder,
+            settings=self.settings,
             backbone_lr=candidate.get("backbone_lr", 0.0),
             head_lr=candidate["lr"],
-            weight_decay=settings.weight_decay,
-            layer_decay=settings.layer_decay,
-        )
-        stepper = Stepper(
-            groups,
             total_steps=total_steps,
-            warmup_share=settings.warmup_share,
-            clip_norm=settings.clip_norm,
             precision=self.reader.precision,
             device=self.reader.device,
         )

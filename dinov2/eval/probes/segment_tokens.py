@@ -25,6 +25,7 @@ from dinov2.eval.features import autocast, join_examples
 from dinov2.eval.pictures import Augment, Preparation, batches
 
 Keep = Literal["auto", "ram", "disk", "none"]
+Where = Literal["ram", "disk", "none"]
 KEEPS: tuple[Keep, ...] = ("auto", "ram", "disk", "none")
 GIGABYTE = 1e9
 
@@ -191,7 +192,7 @@ class TokenReader:
             yield rows, TokenBatch(tokens=blocks, masks=torch.from_numpy(masks).to(self.device))
 
 
-def keep_where(keep: Keep, *, num_bytes: int, limit_gb: float) -> Literal["ram", "disk", "none"]:
+def keep_where(keep: Keep, *, num_bytes: int, limit_gb: float) -> Where:
     """Where tokens are kept: "auto" is memory up to the limit, and beyond it they are computed in every epoch."""
     if keep != "auto":
         return keep

@@ -10,10 +10,8 @@ import csv
 import hashlib
 import json
 import math
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import pyarrow as pa
 
 from dinov2 import __version__
 from dinov2.errors import ConfigError, Dinov2Error
+from dinov2.eval.making import making
 from dinov2.eval.outcome import Outcome
 from dinov2.eval.tables.plain import from_plain, to_plain
 from dinov2.eval.tables.predictions import read_predictions, write_predictions
@@ -72,12 +71,11 @@ def write_result(
     result = result_of(outcome, beside=beside, draws=draws, seed=seed, say=say)
     sheet = sheet_of(result)
     say("tables and curves")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".result-", suffix=".partial", dir=folder))
-    except OSError as error:
-        raise Dinov2Error(f"{folder}: cannot be written ({error.strerror}). Give another --output-dir.") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            partial = stack.enter_context(making(folder, name="result"))
+        except OSError as error:
+            raise Dinov2Error(f"{folder}: cannot be written ({error.strerror}). Give another --output-dir.") from error
         write_predictions(said_of(outcome), partial / PREDICTIONS)
         _write_scores(result, partial / SCORES)
         (partial / PAGE).write_text(page_of(result), encoding="utf-8")
@@ -86,9 +84,6 @@ def write_result(
         (folder / RESULT).unlink(missing_ok=True)  # from here until the last move the folder holds no result
         for name in (SCORES, PREDICTIONS, PAGE, PICTURE, RESULT):
             (partial / name).replace(folder / name)
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(partial)
     return Written(folder=folder, result=result, sheet=sheet)
 
 

@@ -1,9 +1,5 @@
 """Training of a backbone on pictures: what learns, where fits start, what validation and test are for."""
 
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +17,13 @@ from dinov2.eval.examples import UNCERTAIN, Examples
 from dinov2.eval.features import join_examples
 from dinov2.eval.outcome import Predictions
 from dinov2.eval.probes.adapters import MODES, Mode
-from dinov2.eval.probes.finetune import FinetuneProbe, FinetuneSettings, Tuned, finetune
+from dinov2.eval.probes.finetune import finetune
 from dinov2.eval.probes.finetune_groups import parameter_groups, warmup_cosine
+from dinov2.eval.probes.finetune_probe import FinetuneProbe, FinetuneSettings, Tuned
 from dinov2.eval.probes.finetune_saving import HEAD_NAME, load_tuned, save_tuned
 from dinov2.eval.probes.finetune_steps import epoch_batches, steps_per_epoch
 from dinov2.eval.scores import macro_auroc
+from tests.distributed.processes import on_ranks
 from tests.eval.probes.films import PREPARATION, striped, striped_data, tiny_backbone
 
 ALONE = World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
@@ -250,39 +248,22 @@ def test_masks_and_volumes_are_refused_with_what_to_take_instead() -> None:
         finetune(replace(data, train=volumes), tiny_backbone(), **arguments)
 
 
-TWO = """
-import sys, os, numpy as np, torch
-from dataclasses import replace
-from dinov2.distributed import open_world
-from tests.eval.probes import test_finetune as t
-with open_world(device="cpu") as world:
-    probe = t.FinetuneProbe(t.tiny_backbone(), settings=replace(t.FAST, mode="lora"), preparation=t.PREPARATION,
-                            world=world, score=t.macro_auroc, watched=t.striped(7, name="val", seed=2))
-    fitted = probe.fit([t.RATES], t.striped(24, name="train", seed=1))[0]
-    said = probe.predict(fitted, t.striped(9, name="test", seed=3))
-    np.savez(sys.argv[1] + f"/{world.rank}.npz", scores=said.scores, losses=fitted.losses)
-"""
+def _learn_and_say(world: World) -> tuple[tuple[float, ...], np.ndarray[Any, Any]]:
+    """Losses of the epochs, and scores of test."""
+    settings, val = replace(FAST, mode="lora"), striped(7, name="val", seed=2)
+    probe = FinetuneProbe(
+        tiny_backbone(), settings=settings, preparation=PREPARATION, world=world, score=macro_auroc, watched=val
+    )
+    fitted = probe.fit([RATES], striped(24, name="train", seed=1))[0]
+    return fitted.losses, probe.predict(fitted, striped(9, name="test", seed=3)).scores
 
 
-def test_two_processes_learn_and_say_what_one_does(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO, str(tmp_path)],
-            env=os.environ | launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=Path(__file__).parents[3],
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    found = [np.load(tmp_path / f"{rank}.npz") for rank in range(2)]
-    assert np.array_equal(found[0]["scores"], found[1]["scores"])
+def test_two_processes_learn_and_say_what_one_does() -> None:
+    (first, said), (_, said_too) = on_ranks(_learn_and_say)
+    assert np.array_equal(said, said_too)
     probe = _probe(mode="lora")
     fitted = probe.fit([RATES], striped(24, name="train", seed=1))[0]
-    np.testing.assert_allclose(found[0]["losses"], fitted.losses, rtol=1e-4)
+    np.testing.assert_allclose(first, fitted.losses, rtol=1e-4)
     np.testing.assert_allclose(
-        found[0]["scores"], probe.predict(fitted, striped(9, name="test", seed=3)).scores, rtol=1e-3, atol=1e-4
+        said, probe.predict(fitted, striped(9, name="test", seed=3)).scores, rtol=1e-3, atol=1e-4
     )
