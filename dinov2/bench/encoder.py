@@ -26,7 +26,6 @@ from dinov2.bench.encoder_pair import (
     Pair,
     flops_per_picture,
     open_pair,
-    quiet_transformers,
     take_turns,
     write_pair,
 )
@@ -34,6 +33,7 @@ from dinov2.bench.machine import device_of, machine_facts
 from dinov2.bench.preprocess import draw_film
 from dinov2.bench.progress import Tell, announced
 from dinov2.errors import ConfigError
+from dinov2.models.libraries import quiet_transformers
 from dinov2.models.vision_transformer import SIZES
 from dinov2.ssl.precision import DTYPES
 
@@ -87,8 +87,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             result["import"] = measure_imports(STATEMENTS, repeats=arguments.repeats)
         if set(arguments.only) == {"import"}:
             return result
-        quiet_transformers()
-        with tempfile.TemporaryDirectory() as name:
+        with quiet_transformers(), tempfile.TemporaryDirectory() as name:
             folder = write_pair(Path(name), arch=arguments.arch, size=arguments.size)
             if "encode" in arguments.only:
                 tell("counting FLOPs")

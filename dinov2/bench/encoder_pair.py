@@ -82,13 +82,6 @@ def flops_per_picture(arch: str, *, size: int) -> float:
     return float(counter.get_total_flops())
 
 
-def quiet_transformers() -> None:
-    """Its advice on torchvision and its bars are not for readers of a table."""
-    logging = library_part("transformers", "utils", "logging", wanted_by=WANTED_BY)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
 def take_turns(
     ours: Callable[[], Any], theirs: Callable[[], Any], *, repeats: int, device: torch.device
 ) -> dict[str, Any]:

@@ -8,8 +8,6 @@ measured, not judged.
 """
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from dinov2.formats.opened import three
 from dinov2.formats.source import Dtype, Source
 from dinov2.formats.transformers_form import CHANNELS, Fitted, processor_config, transformers_mode
 from dinov2.models.key_maps import from_transformers
-from dinov2.models.libraries import library_errors, library_part
+from dinov2.models.libraries import library_errors, library_part, quiet_transformers
 from dinov2.models.vision_transformer import DinoVisionTransformer
 
 LARGEST_DIFFERENCE = 1e-5
@@ -66,21 +64,6 @@ def read_back(folder: Path, *, source: Source, fitted: Fitted, dtype: Dtype) -> 
         compared = _compare(model, source=source, fitted=fitted, rounded=dtype != "float32")
         _check_processor(folder, fitted)
     return compared
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without transformers' bar and its account of names: whatever is wrong with them is an error here."""
-    theirs = library_part("transformers", "utils", "logging", wanted_by=WANTED_BY)
-    level, with_bar = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity_error()
-    theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(level)
-        if with_bar:
-            theirs.enable_progress_bar()
 
 
 def _load_model(folder: Path) -> nn.Module:

@@ -53,6 +53,21 @@ def library_errors(what: str, *, hint: str) -> Iterator[None]:
         raise WeightsError(f"{what}: cannot be opened ({first_line(error)}). {hint}") from error
 
 
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without transformers' bar and its account of names that it lacks or does not use, which are errors here."""
+    theirs = library_part("transformers", "utils", "logging", wanted_by="transformers")
+    level, with_bar = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(level)
+        if with_bar:
+            theirs.enable_progress_bar()
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -19,7 +19,7 @@ from dinov2.eval.backbones.backbone import Backbone, Tokens, Traits
 from dinov2.eval.backbones.fingerprint import fingerprint_of
 from dinov2.eval.backbones.structure import Parts, check_request, ordered_parts
 from dinov2.formats.opened import IMAGENET_MEAN, IMAGENET_STD
-from dinov2.models.libraries import library_errors, library_part
+from dinov2.models.libraries import library_errors, library_part, quiet_transformers
 from dinov2.models.processor import Three, read_json, read_processor
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -146,7 +146,7 @@ def load_model(folder: Path, *, model: str, options: Mapping[str, Any]) -> Any:
     Raises WeightsError, naming weights that the folder lacks: transformers would draw them at random.
     """
     opened = library_part("transformers", model, wanted_by=str(folder))
-    with quiet(), library_errors(str(folder), hint=INCOMPLETE):
+    with quiet_transformers(), library_errors(str(folder), hint=INCOMPLETE):
         network, said = opened.from_pretrained(
             folder,
             local_files_only=True,
@@ -226,18 +226,3 @@ def _caught(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' bar, and its account of names that it does not use; those it lacks are an error here."""
-    theirs = library_part("transformers", "utils", "logging", wanted_by="transformers")
-    level, with_bar = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity_error()
-    theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(level)
-        if with_bar:
-            theirs.enable_progress_bar()
