@@ -21,6 +21,7 @@ class BackboneCard:
     arch: str
     architecture: dict[str, Any]
     resolution_px: int  # side of the global crops it was trained on
+    short_side_px: int | None = None  # of the picture that the square of `resolution_px` is cut from; None: the same
     in_chans: int
     mean: tuple[float, ...]  # of pictures in 0..1
     std: tuple[float, ...]

@@ -219,5 +219,11 @@ def _has_card(folder: Path) -> bool:
 
 def _with_card(vit: DinoVisionTransformer, *, card: BackboneCard, place: Path) -> Opened:
     return Opened(
-        vit=vit, place=place, mean=three(card.mean), std=three(card.std), input_size=card.resolution_px, card=card
+        vit=vit,
+        place=place,
+        mean=three(card.mean),
+        std=three(card.std),
+        input_size=card.resolution_px,
+        card=card,
+        short_side=card.short_side_px,
     )

@@ -82,6 +82,7 @@ def card_of_weights(opened: Opened, *, said: Mapping[str, Any]) -> BackboneCard:
         arch=_named_size(architecture),
         architecture=architecture,
         resolution_px=opened.input_size,
+        short_side_px=opened.short_side,
         in_chans=architecture["in_chans"],
         mean=opened.mean,
         std=opened.std,

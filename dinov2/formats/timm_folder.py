@@ -84,7 +84,7 @@ def _config(
             "input_size": [vit.patch_embed.in_chans, *vit.patch_embed.img_size],
             "fixed_input_size": True,
             "interpolation": "bicubic",
-            "crop_pct": 1.0,
+            "crop_pct": card.resolution_px / (card.short_side_px or card.resolution_px),
             "crop_mode": "center",
             "mean": list(card.mean),
             "std": list(card.std),

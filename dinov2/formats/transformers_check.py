@@ -171,17 +171,20 @@ def _bounded(theirs: Tensor, ours: Tensor, *, what: str) -> float:
 
 
 def _check_processor(folder: Path, fitted: Fitted) -> None:
-    """A picture of the right size comes out normalised and otherwise untouched; another is cut to that size."""
+    """Of a picture of the right size the middle comes out, normalised; another is cut to the same size."""
     auto_processor = library_part("transformers", "AutoImageProcessor", wanted_by=WANTED_BY)
     with library_errors(str(folder), hint="transformers cannot read what was written."):
         processor = auto_processor.from_pretrained(str(folder))
-        side = processor_config(fitted.card)["crop_size"]["height"]
+        said = processor_config(fitted.card)
+        side, edge = said["crop_size"]["height"], said["size"]["shortest_edge"]
         rng = np.random.default_rng(0)
-        fitting, wide = (rng.integers(0, 256, (side, width), dtype=np.uint8) for width in (side, side + side // 2))
+        fitting, wide = (rng.integers(0, 256, (edge, width), dtype=np.uint8) for width in (edge, edge + edge // 2))
         pixels = processor(Image.fromarray(fitting), return_tensors="pt")["pixel_values"]
         cut = processor(Image.fromarray(wide), return_tensors="pt")["pixel_values"]
     mean, std = (torch.tensor(three(values)).view(1, CHANNELS, 1, 1) for values in (fitted.card.mean, fitted.card.std))
-    expected = (torch.from_numpy(fitting) / 255 - mean) / std
+    first = (edge - side) // 2
+    middle = torch.from_numpy(fitting[first : first + side, first : first + side])
+    expected = (middle / 255 - mean) / std
     is_right = pixels.shape == expected.shape == cut.shape and _largest(pixels, expected) <= LARGEST_DIFFERENCE
     if not is_right:
         raise WeightsError(

@@ -107,13 +107,13 @@ def transformers_config(vit: DinoVisionTransformer, *, dtype: Dtype) -> dict[str
 
 
 def processor_config(card: BackboneCard) -> dict[str, Any]:
-    """`preprocessor_config.json`: shortest side to the resolution of the training, the middle square, normalised."""
+    """`preprocessor_config.json`: shortest side resized, a square of the training's resolution cut out, normalised."""
     side = card.resolution_px
     return {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": side},
+        "size": {"shortest_edge": card.short_side_px or side},
         "resample": 3,
         "do_center_crop": True,
         "crop_size": {"height": side, "width": side},

@@ -14,6 +14,7 @@ from dinov2.backbone_card import read_card
 from dinov2.errors import WeightsError
 from dinov2.formats import open_vit
 from dinov2.formats.importing import Changes, import_weights
+from dinov2.formats.transformers_form import processor_config
 from dinov2.layers import DINOHead
 from dinov2.models import DinoVisionTransformer, read_weights
 from dinov2.models.key_maps import to_transformers
@@ -193,3 +194,15 @@ def test_a_head_of_another_network_is_refused(tmp_path: Path) -> None:
 def test_a_run_of_this_package_is_sent_to_export(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     assert "dinov2 export --checkpoint" in refusal(tmp_path / "run", tmp_path / "ours")
+
+
+def test_a_square_cut_from_a_larger_picture_stays_one_on_every_way(tmp_path: Path) -> None:
+    raddino_folder(tmp_path / "public")
+    said = {"image_mean": CXR_MEAN, "image_std": CXR_STD, "crop_size": {"height": 70, "width": 70}}
+    said |= {"do_resize": True, "size": {"shortest_edge": 80}, "do_center_crop": True}
+    (tmp_path / "public" / "preprocessor_config.json").write_text(json.dumps(said))
+    import_weights(tmp_path / "public", folder=tmp_path / "ours")
+    assert (open_vit(tmp_path / "public").short_side, open_vit(tmp_path / "ours").short_side) == (80, 80)
+    assert processor_config(read_card(tmp_path / "ours"))["size"] == {"shortest_edge": 80}
+    import_weights(tmp_path / "public", folder=tmp_path / "larger", changes=Changes(size_px=98))
+    assert open_vit(tmp_path / "larger").short_side is None
