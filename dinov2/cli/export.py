@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
+
 from dinov2.cli import COMMANDS
 from dinov2.cli.console import progress_bar, stdout
 from dinov2.errors import ConfigError
@@ -119,7 +121,7 @@ def _check_heads(arguments: argparse.Namespace, source: "Source") -> None:
 def _tell(written: "Written", *, name: str) -> None:
     stdout.print(f"{name}:", markup=False)
     for file in written.files:
-        stdout.print(f"  {file}  {file.stat().st_size / 2**20:.1f} MiB", markup=False)
+        stdout.print(f"  {file}  {decimal(file.stat().st_size)}", markup=False)
     for check in written.checks:
         stdout.print(f"  {check}", markup=False)
     stdout.print(f"  next: {written.next_step}", markup=False)

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
 from rich.table import Table
 
 from dinov2.cli import COMMANDS
@@ -100,7 +101,7 @@ def _tell(imported: "Imported") -> None:
     for note in imported.notes:
         stdout.print(f"  {note}", markup=False)
     for file in imported.files:
-        stdout.print(f"{file}  {file.stat().st_size / 2**20:.1f} MiB", markup=False)
+        stdout.print(f"{file}  {decimal(file.stat().st_size)}", markup=False)
     for check in imported.checks:
         stdout.print(check, markup=False)
     stdout.print(f"next: {imported.next_step}", markup=False)

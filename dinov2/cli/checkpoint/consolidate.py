@@ -6,6 +6,8 @@ In: a run (its newest checkpoint) or a checkpoint. Out: a folder of files, read 
 import argparse
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from dinov2.cli.checkpoint.show import add_checkpoint
 from dinov2.cli.console import progress_bar, stdout
 from dinov2.cli.manifest.action import Action
@@ -40,7 +42,7 @@ def consolidate(arguments: argparse.Namespace) -> int:
             advance=lambda count: bar.advance(task, count / MB),
         )
     for file in files:
-        stdout.print(f"{file}  {file.stat().st_size / 2**20:.1f} MiB", markup=False)
+        stdout.print(f"{file}  {decimal(file.stat().st_size)}", markup=False)
     stdout.print(f"read back: every value equals that of {checkpoint}.", markup=False)
     if arguments.what == "all":
         backbone = arguments.output_dir / "teacher" / "backbone.safetensors"
