@@ -12,6 +12,7 @@ import pytest
 from dinov2 import load_backbone
 from dinov2.backbone_card import read_card
 from dinov2.checkpoint.reading import read_facts, steps_in
+from dinov2.looks import neighbour_picture, read_films, read_looks
 from dinov2.train.selection import logged_names
 
 from .launches import launch, send
@@ -109,7 +110,7 @@ def test_every_look_stands_in_the_metrics_and_its_seconds_among_the_timings(judg
     assert names == {
         *(f"{probe}/val/{name}" for probe in ("knn", "linear") for name in ("macro_auroc", "auroc/bright")),
         *(f"monitor/{name}" for name in ("rankme", "effective_dimension", "mean_cosine", "patch_smoothness")),
-        *(f"monitor/teacher_{name}" for name in ("entropy", "marginal_entropy")),
+        *(f"monitor/{name}" for name in ("teacher_entropy", "teacher_marginal_entropy", "prototype_usage")),
     }
     assert not any("/" in name for name in lines[6])
     timing = {
@@ -120,6 +121,26 @@ def test_every_look_stands_in_the_metrics_and_its_seconds_among_the_timings(judg
     log = (judged / "logs" / "train.log").read_text()
     assert "step 4: knn AUROC " in log
     assert " % of the time since the last" in log
+
+
+def test_every_look_keeps_films_of_validation_for_people_to_see(judged: Path) -> None:
+    films, looks = read_films(judged), read_looks(judged)
+    assert [look.step for look in looks] == [4, 8, 12, 16]
+    assert len(films) == 12
+    assert (films.rows >= 48).all(), "val follows train"
+    assert len(films.monitored_ids) == 96
+    assert films.monitored_labels.count("bright") == 48
+    assert films.thumbnails.shape == (12, 32, 32)
+    for look in looks:
+        assert look.colours.shape == (12, *look.grid, 3) == (12, 4, 4, 3)
+        assert np.array_equal(look.masks, looks[0].masks)
+        assert look.masks.any(axis=(1, 2)).sum() >= 10, "of 16 patches a small share may be none"
+        assert not look.agreement[~look.masks].any()
+        assert not (look.neighbours == films.rows[:, None]).any(), "no film is its own neighbour"
+        assert (np.diff(look.similarity, axis=1) <= 0).all()
+        for row in look.neighbours.flat:
+            assert neighbour_picture(judged, int(row)).is_file()
+    assert not list((judged / "looks").rglob(".*"))
 
 
 def test_the_names_that_a_score_may_have_are_those_of_a_real_line(judged: Path) -> None:
@@ -139,6 +160,8 @@ def test_a_run_that_is_judged_ends_in_the_same_weights_to_the_bit(
     for name in ("backbone", "dino_head"):
         file = f"exports/4/{name}.safetensors"
         assert (run / file).read_bytes() == (judged / file).read_bytes()
+    assert (judged / "looks").is_dir()
+    assert not (run / "looks").exists()
     ours, theirs = ({line["step"]: line["total_loss"] for line in metrics(one)} for one in (run, judged))
     assert ours == theirs
     assert len(set(ours.values())) == 4, "it learns"
@@ -156,6 +179,8 @@ def test_a_run_that_was_killed_after_a_best_export_ends_as_if_nothing_had_happen
     assert started.leftovers(seconds=20) == []
     finish(words)
     assert (run / "training_metrics.json").read_bytes() == (judged / "training_metrics.json").read_bytes()
+    ours, theirs = ({file.name: file.read_bytes() for file in (one / "looks").glob("*.npz")} for one in (run, judged))
+    assert ours == theirs
     for folder in ("16", "best"):
         file = f"exports/{folder}/backbone.safetensors"
         assert (run / file).read_bytes() == (judged / file).read_bytes()
@@ -172,6 +197,12 @@ def test_two_processes_judge_as_one_does(learning: tuple[Path, Path], films: Pat
             assert two[name] == pytest.approx(one[name], rel=2e-3, abs=1e-4), (one["step"], name)
         for name in (name for name in one if name.startswith(("knn/", "linear/"))):
             assert two[name] == pytest.approx(one[name], abs=0.05), (one["step"], name)
+    assert read_films(alone).image_ids == read_films(run).image_ids
+    for one_look, two_look in zip(read_looks(alone), read_looks(run), strict=True):
+        assert np.array_equal(one_look.masks, two_look.masks)
+        assert np.abs(one_look.attention.astype(int) - two_look.attention).mean() < 3
+        assert np.abs(one_look.agreement.astype(int) - two_look.agreement).max() <= 3
+        np.testing.assert_allclose(one_look.similarity, two_look.similarity, atol=2e-3)
     cards = [read_card(one / "exports" / "best") for one in (alone, run)]
     assert cards[0].step == cards[1].step
 

@@ -1,8 +1,9 @@
 """The teacher is judged every n steps, while it trains.
 
-In: a `Run` after a step. Out: numbers for its line in training_metrics.json, and messages. All processes look at their
-share of the pictures together; the main one fits probes and tells the numbers to the others. Weights, random numbers
-and the place in the data are as before: a run with monitors ends in the same bytes as one without.
+In: a `Run` after a step. Out: numbers for its line in training_metrics.json, messages, and pictures of a few films in
+RUN/looks. All processes look at their share of the pictures together; the main one fits probes and tells the numbers to
+the others. Weights, random numbers and the place in the data are as before: a run with monitors ends in the same bytes
+as one without.
 """
 
 import time
@@ -13,12 +14,14 @@ from torch import Tensor
 from dinov2.config.lengths import lengths
 from dinov2.config.schema import Config
 from dinov2.distributed import from_main
+from dinov2.looks import drop_looks
 from dinov2.manifest import Manifest
 from dinov2.optim import schedule_at
 from dinov2.ssl.networks import backbone_of
 from dinov2.train.events import Message
 from dinov2.train.log import read_lines
 from dinov2.train.monitors.alarms import Alarms
+from dinov2.train.monitors.keeping import FilmKeeper, build_keeper
 from dinov2.train.monitors.passes import Look, Seen, look
 from dinov2.train.monitors.pictures import Monitored, choose_pictures, read_share
 from dinov2.train.monitors.probes import headline, probe_names, run_probes
@@ -27,7 +30,7 @@ from dinov2.train.run import Run, num_workers
 
 COST_SHARE = 0.05  # of the training time, above which a cheaper cadence is named
 SPREAD = ("monitor/rankme", "monitor/effective_dimension", "monitor/mean_cosine", "monitor/patch_smoothness")
-ENTROPIES = ("monitor/teacher_entropy", "monitor/teacher_marginal_entropy")
+ASSIGNMENTS = ("monitor/teacher_entropy", "monitor/teacher_marginal_entropy", "monitor/prototype_usage")
 
 
 class Monitors:
@@ -44,6 +47,7 @@ class Monitors:
         self._monitored = choose_pictures(config, pictures=pictures) if self._is_on else None
         self._share: Tensor | None = None  # uint8 [n, S, S] of this process
         self._alarms: Alarms | None = None
+        self._films: FilmKeeper | None = None
         self._ended = 0.0
 
     @property
@@ -51,12 +55,14 @@ class Monitors:
         """Every number that a look gives."""
         if self._monitored is None:
             return ()
-        entropies = ENTROPIES if self._judges_heads else ()
-        return (*probe_names(self._monitored, self._section.probes), *SPREAD, *entropies)
+        assignments = ASSIGNMENTS if self._judges_heads else ()
+        return (*probe_names(self._monitored, self._section.probes), *SPREAD, *assignments)
 
     def begin(self, this: Run) -> Iterator[Message]:
         """Reads this process's pictures.  Raises ManifestError, on every process alike, where one cannot be read."""
         self._ended = time.perf_counter()
+        if this.world.is_main:
+            drop_looks(this.folder.path, after_step=this.step)
         if self._monitored is None or this.step >= self._total:
             return
         this.pulse.at("monitors", step=this.step)
@@ -68,6 +74,9 @@ class Monitors:
         self._alarms = Alarms(this.config, num_pictures=len(self._monitored), width=width)
         if this.world.is_main:
             self._alarms.catch_up(read_lines(this.folder.metrics_file), until=this.step)
+        self._films = build_keeper(this, self._monitored, share=self._share)
+        if self._films is not None and this.world.is_main:
+            yield from self._films.begin(this.folder.path)
         self._ended = time.perf_counter()
 
     def are_due(self, step: int) -> bool:
@@ -82,7 +91,10 @@ class Monitors:
         assert self._share is not None
         this.pulse.at("monitors", step=this.step)
         started = time.perf_counter()
-        seen = look(this.tools, self._share, what=_look(this, self._monitored), temperature=_temperature(this))
+        what, temperature = _look(this, self._monitored), _temperature(this)
+        seen = look(this.tools, self._share, what=what, temperature=temperature)
+        if self._films is not None:
+            yield from self._films.keep(this, seen, share=self._share, what=what, temperature=temperature)
         numbers = from_main(self._judge(this, seen) if this.world.is_main else {}, world=this.world)
         ended = time.perf_counter()
         self.seconds, whole = ended - started, ended - self._ended
@@ -106,9 +118,8 @@ class Monitors:
         numbers = run_probes(seen, self._monitored, probes=self._section.probes, seed=seed)
         spread = (rankme(seen.cls), effective_dimension(seen.cls), mean_cosine(seen.cls), float(seen.smoothness.mean()))
         numbers |= dict(zip(SPREAD, spread, strict=True))
-        if seen.entropy is not None and seen.marginal_entropy is not None:
-            numbers |= dict(zip(ENTROPIES, (seen.entropy, seen.marginal_entropy), strict=True))
-        return numbers
+        of_heads = (seen.entropy, seen.marginal_entropy, seen.prototype_usage)
+        return numbers | {name: value for name, value in zip(ASSIGNMENTS, of_heads, strict=True) if value is not None}
 
     def _cost(self, whole: float) -> str:
         share = self.seconds / whole

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dinov2.batch import normalise
 from dinov2.distributed import World, gather_rows, let_go, sum_over_ranks
+from dinov2.loss.chunks import CHUNK_BYTES, row_chunks
 from dinov2.train.monitors.spread import patch_smoothness
 from dinov2.train.step import StepTools
 
@@ -47,6 +48,7 @@ class Seen:
     smoothness: Tensor  # float32 [N], see `spread.patch_smoothness`
     entropy: float | None  # nats, mean over pictures of the entropy of an assignment; None without a head for them
     marginal_entropy: float | None  # nats, of the mean assignment
+    prototype_usage: float | None  # distinct prototypes that are a picture's first choice, of as many as could be
 
 
 @torch.no_grad()
@@ -76,7 +78,7 @@ def look(tools: StepTools, pictures: Tensor, *, what: Look, temperature: float) 
     everywhere = gather_rows(torch.cat(rows)[:per_process], world=world)  # [W * share, 2 D + 1]
     by_process = everywhere.view(world.size, per_process, -1)
     ordered = by_process.transpose(0, 1).flatten(0, 1)[: what.num_pictures]
-    entropies = _entropies(tools, torch.cat(logits), temperature=temperature) if logits else (None, None)
+    assigned = _assignments(tools, torch.cat(logits), temperature=temperature) if logits else (None, None, None)
     if tools.precision.sharded:
         let_go(networks.teacher)
     width = (ordered.shape[1] - 1) // 2
@@ -84,8 +86,9 @@ def look(tools: StepTools, pictures: Tensor, *, what: Look, temperature: float) 
         cls=ordered[:, :width],
         pooled=ordered[:, width:-1],
         smoothness=ordered[:, -1],
-        entropy=entropies[0],
-        marginal_entropy=entropies[1],
+        entropy=assigned[0],
+        marginal_entropy=assigned[1],
+        prototype_usage=assigned[2],
     )
 
 
@@ -94,17 +97,24 @@ def most_entropy(num_prototypes: int, *, num_pictures: int) -> float:
     return math.log(min(num_prototypes, ENTROPY_PICTURES, num_pictures))
 
 
-def _entropies(tools: StepTools, logits: Tensor, *, temperature: float) -> tuple[float, float]:
-    """Mean entropy of assignments as the training makes them, and entropy of their mean, over all processes.
+def _assignments(tools: StepTools, logits: Tensor, *, temperature: float) -> tuple[float, float, float]:
+    """Of assignments as the training makes them, over all processes: mean entropy, entropy of the mean, usage.
 
+    Usage is the number of prototypes that are some picture's first choice, over the smaller of K and the pictures.
     [n, K]; a process may have none.
     """
     loss = tools.networks.dino_loss
     assign = loss.balanced if tools.objective.sinkhorn else loss.centred
     assignment = assign(logits, temperature)
     entropy, marginal = logits.new_zeros(1, dtype=torch.float32), torch.zeros_like(assignment.center)
+    chosen = torch.zeros_like(marginal)
     if len(logits):
         entropy, marginal = (assignment.mean_entropy() * len(logits)).view(1), assignment.mean() * len(logits)
-    total = sum_over_ranks(torch.cat([entropy, entropy.new_full((1,), len(logits)), marginal]), world=tools.world)
-    mean = total[2:] / total[1]
-    return float(total[0] / total[1]), float(torch.special.entr(mean).sum())
+        for chunk in row_chunks(*logits.shape, chunk_bytes=CHUNK_BYTES):
+            chosen[assignment.rows(chunk).argmax(dim=1)] = 1
+    count = entropy.new_full((1,), len(logits))
+    total = sum_over_ranks(torch.cat([entropy, count, marginal, chosen]), world=tools.world)
+    marginal, chosen = total[2:].chunk(2)
+    mean = marginal / total[1]
+    usage = int(torch.count_nonzero(chosen)) / min(len(mean), int(total[1]))
+    return float(total[0] / total[1]), float(torch.special.entr(mean).sum()), usage

@@ -32,7 +32,7 @@ def looks(world: World, words: tuple[str, ...], *, batch_size: int, look_at: tup
         found = look(tools, pictures_of(world), what=what, temperature=0.07)
         assert torch.equal(before[0], torch.get_rng_state())
         assert before[1] == [module.training for module in tools.networks.modules()]
-        seen = {name: getattr(found, name) for name in ("entropy", "marginal_entropy")}
+        seen = {name: getattr(found, name) for name in ("entropy", "marginal_entropy", "prototype_usage")}
         seen |= {name: getattr(found, name).numpy() for name in ("cls", "pooled", "smoothness")}
     state = gather_to_main(tools.networks, world=world)
     return seen | {"state": {name: value.numpy() for name, value in state.items()}}

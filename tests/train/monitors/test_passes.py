@@ -1,5 +1,6 @@
 """The teacher is looked at where it lies: any sharding, any number of processes, and nothing is left behind."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ SINKHORN, CENTERING = "train.centering=sinkhorn_knopp", "train.centering=centeri
 def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     for name in ("cls", "pooled", "smoothness"):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=2e-4, err_msg=name)
-    for name in ("entropy", "marginal_entropy"):
+    for name in ("entropy", "marginal_entropy", "prototype_usage"):
         assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name
 
 
@@ -68,6 +69,21 @@ def test_two_processes_see_what_one_does_and_train_on_as_if_they_had_not_looked(
 def test_without_a_head_for_class_tokens_there_is_no_entropy() -> None:
     seen = looks(ALONE, ("dino.loss_weight=0",), batch_size=4, look_at=(2,))
     assert seen["entropy"] is None
+    assert seen["prototype_usage"] is None
+
+
+@pytest.mark.parametrize(("copies_of", "used"), [((0,) * NUM_PICTURES, 1 / NUM_PICTURES), (range(NUM_PICTURES), None)])
+def test_prototype_usage_counts_the_prototypes_that_are_a_first_choice(
+    copies_of: Sequence[int], used: float | None
+) -> None:
+    tools = started(config_of(CENTERING), world=ALONE)
+    pictures = pictures_of(ALONE)[list(copies_of)]
+    what = Look(num_pictures=NUM_PICTURES, batch_size=4, mean=(0.5,) * 3, std=(0.25,) * 3)
+    seen = look(tools, pictures, what=what, temperature=0.07)
+    with torch.no_grad():
+        chosen = tools.networks.teacher["dino_head"](seen.cls).argmax(dim=1)
+    assert seen.prototype_usage == pytest.approx(len(chosen.unique()) / NUM_PICTURES)
+    assert used is None or seen.prototype_usage == pytest.approx(used)
 
 
 def test_compiled_blocks_are_looked_at_too() -> None:
