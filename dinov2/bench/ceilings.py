@@ -16,9 +16,9 @@ FEWEST_RUNS = 3  # the first touches memory that was never used
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}  # beyond every cache
 
 
-def matrix_rate(*, device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
+def matrix_rate(*, device: torch.device, dtype: torch.dtype, seconds: float = 2.0, side: int | None = None) -> float:
     """FLOP/s of large square matrix products, the best of several over about `seconds`."""
-    side = MATRIX_SIDE[device.type]
+    side = side or MATRIX_SIDE[device.type]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return 2 * side**3 / _best(lambda: a @ b, device=device, seconds=seconds)
 

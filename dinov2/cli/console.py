@@ -22,11 +22,24 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False, soft_wrap=True)
 SECONDS_PER_LINE = 30.0
+WIDE = 400  # characters
+
+
+def print_table(table: Table) -> None:
+    """A rich table on standard output; a pipe or a file has no width that its lines must fit into."""
+    if stdout.is_terminal:
+        stdout.print(table, soft_wrap=False)
+    else:
+        with (wide := Console(width=WIDE, highlight=False)).capture() as captured:
+            wide.print(table)
+        lines = captured.get().splitlines()
+        print("\n".join(line.rstrip() for line in lines))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dinov2.cli import COMMANDS, INTERRUPTED
 from dinov2.cli.console import stderr, stdout
+from dinov2.cli.train_table import StepTable, open_table, step_line
 
 if TYPE_CHECKING:
     from dinov2.config.load import LoadedConfig
@@ -85,6 +86,7 @@ def _load(arguments: argparse.Namespace) -> "LoadedConfig":
 
 def _train(arguments: argparse.Namespace, *, stop: "StopRequest") -> int:
     """Loads the configuration, opens the world and the folder, and shows what the run says."""
+    from dinov2.bench.workload import workload_of
     from dinov2.data.board import WorkerBoard
     from dinov2.distributed import open_world
     from dinov2.distributed.pulse import PulseLimits, open_pulse
@@ -113,15 +115,28 @@ def _train(arguments: argparse.Namespace, *, stop: "StopRequest") -> int:
                 speaker.say(f"--no-resume: what an earlier run left in {folder.path} now lies in {aside}")
         for message in loaded.messages:
             speaker.say(message)
-        events = loop.run(config, folder=folder, world=world, stop=stop, pulse=pulse, board=board)
-        return _show(events, speaker=speaker, folder=folder, requeue=runtime.requeue)
+        events = loop.run(
+            config,
+            folder=folder,
+            world=world,
+            stop=stop,
+            pulse=pulse,
+            board=board,
+            workload=workload_of(config, world=world),
+        )
+        with open_table(config.logging.console if world.is_main else "lines", title=str(folder.path)) as speaker.table:
+            return _show(events, speaker=speaker, folder=folder, requeue=runtime.requeue)
 
 
 class _Speaker:
-    """Lines on the screen and in the run's log; of several processes only the main one opens the log and speaks."""
+    """Lines on the screen and in the run's log; of several processes only the main one opens the log and speaks.
+
+    On a terminal a table of the newest step stands below the lines.
+    """
 
     def __init__(self) -> None:
         self.is_open = False
+        self.table: StepTable | None = None
         self._log = logging.getLogger("dinov2")
         self._log.setLevel(logging.INFO)
 
@@ -138,6 +153,20 @@ class _Speaker:
             stdout.print(text, style=style, markup=False)
             self._log.info(text)
 
+    def message(self, text: str, *, warning: bool) -> None:
+        """One line of the run; a warning stays in the table for a while."""
+        self.say(text, style="yellow" if warning else None)
+        if warning and self.table is not None:
+            self.table.warn(text)
+
+    def step(self, report: "StepReport") -> None:
+        """A logged step: a line in the log, and on the screen a line or the table."""
+        if self.is_open and self.table is not None:
+            self.table.show(report)
+            self._log.info(step_line(report))
+        else:
+            self.say(step_line(report))
+
     def warn(self, text: str) -> None:
         """One line that should be looked at, from whichever process says it."""
         stderr.print(text, style="yellow", markup=False, soft_wrap=True)
@@ -152,15 +181,17 @@ def _show(events: "Iterator[Event]", *, speaker: _Speaker, folder: "RunFolder", 
     for event in events:
         match event:
             case Message(text=text, warning=warning):
-                speaker.say(text, style="yellow" if warning else None)
+                speaker.message(text, warning=warning)
             case StepReport():
-                speaker.say(step_line(event))
+                speaker.step(event)
             case Saved(step=step, path=path):
                 speaker.say(f"step {step}: checkpoint {path}", style="dim")
             case Exported(step=step, path=path):
                 speaker.say(f"step {step}: exported {path} (read back: features equal)", style="dim")
             case Ended():
                 code = INTERRUPTED if event.stopped_by else 0
+                if speaker.table is not None:
+                    speaker.table.stop()  # it stays where it is, and the last lines stand below it
                 _say_what_next(speaker, event, folder=folder)
                 if event.stopped_by and requeue and speaker.is_open:
                     _put_back(speaker, stopped_by=event.stopped_by)
@@ -173,34 +204,6 @@ def _put_back(speaker: _Speaker, *, stopped_by: str) -> None:
 
     if puts_back(stopped_by):
         speaker.say(requeue())
-
-
-def step_line(report: "StepReport") -> str:
-    """One line of progress: cross-entropies are shown against ln K, the value of a uniform (collapsed) solution."""
-    import math
-
-    metrics, timing = report.metrics, report.timing
-    words = [f"step {report.step}/{report.total_steps}", f"{timing['pictures_per_second']:.1f} img/s"]
-    words.append(f"wait {100 * timing['data_wait_seconds'] / timing['seconds_per_step']:.0f}%")
-    words.append(f"loss {metrics['total_loss']:.4f}")
-    for name, prototypes in report.prototypes.items():
-        if (value := metrics.get(f"{name}_cross_entropy")) is not None:
-            words.append(f"{name} {value:.3f}/{math.log(prototypes):.3f}")
-    if "koleo_loss" in metrics:
-        words.append(f"koleo {metrics['koleo_loss']:.3f}")
-    if "teacher_entropy" in metrics:
-        words.append(f"teacher entropy {metrics['teacher_entropy']:.3f}")
-    if metrics["skipped"]:
-        words.append("SKIPPED")
-    words.append(f"lr {metrics['lr']:.2e}")
-    words.append(f"left {_duration(timing['seconds_left'])}")
-    return "  ".join(words)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _say_what_next(speaker: _Speaker, event: "Ended", *, folder: "RunFolder") -> None:

@@ -48,7 +48,7 @@ NOT_NEGATIVE = _keys("""
     teacher: warmup_teacher_temp_epochs warmup_teacher_temp_steps
     evaluation: eval_period_iterations
     checkpoint: keep_last keep_every_steps keep_best
-    monitors: every_steps size
+    monitors: every_steps size films
     init_from: freeze_backbone_steps
     augmentation: brightness contrast
 """)

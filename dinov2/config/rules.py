@@ -13,6 +13,7 @@ from dinov2.config.ranges import pairs, single_numbers
 from dinov2.config.schema import Config
 
 PROBES = ("knn", "linear")  # that can run beside a training
+LOGGERS = ("tensorboard", "wandb", "mlflow")
 LAYOUTS = {"FULL_SHARD": "sharded", "SHARD_GRAD_OP": "sharded", "HYBRID_SHARD": "hybrid", "NO_SHARD": "whole"}
 
 
@@ -203,6 +204,16 @@ def _probes(config: Config) -> Iterator[Fault]:
         yield Fault(f"{key} = {list(chosen)}: there is no {' and no '.join(unknown)}. Take of {list(PROBES)}.", (key,))
 
 
+def _loggers(config: Config) -> Iterator[Fault]:
+    key, chosen = "logging.loggers", config.logging.loggers
+    if unknown := [name for name in chosen if name not in LOGGERS]:
+        yield Fault(f"{key} = {list(chosen)}: there is no {' and no '.join(unknown)}. Take of {list(LOGGERS)}.", (key,))
+    if twice := sorted({name for name in chosen if chosen.count(name) > 1}):
+        yield Fault(f"{key} = {list(chosen)}: {' and '.join(twice)} stands there more than once.", (key,))
+    if chosen and not config.logging.project.strip():
+        yield Fault("logging.project is empty: name the project that the run belongs to.", ("logging.project",))
+
+
 def _monitor_size(config: Config) -> Iterator[Fault]:
     size, patch = config.monitors.size, config.student.patch_size
     if size % patch:
@@ -252,6 +263,7 @@ RULES: tuple[Callable[[Config], Iterator[Fault]], ...] = (
     _custom_width,
     _same_layout,
     _probes,
+    _loggers,
     _monitor_size,
     _selection_by_monitor,
 )

@@ -262,6 +262,7 @@ class Monitors:
     max_pictures: int = 2048
     size: int = 0
     batch_size: int | None = None
+    films: int = 12
     uniform_share: float = 0.99
     one_prototype_share: float = 0.05
     min_rank_share: float = 0.02
@@ -271,9 +272,15 @@ class Monitors:
 
 @dataclass(frozen=True)
 class Logging:
-    """`logging`."""
+    """`logging`: how often a run says where it is, and to whom."""
 
     every_steps: int = 10
+    loggers: tuple[str, ...] = ()
+    console: Literal["auto", "table", "lines"] = "auto"
+    pictures: Literal["local", "everywhere", "none"] = "local"
+    project: str = "dinov2"
+    run_name: str = ""
+    tracking_uri: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from dinov2.train.announce import announce
 from dinov2.train.events import Ended, Event, Message, Saved
 from dinov2.train.exporting import export_if_best, export_step, mend_best
 from dinov2.train.garbage import collector_between_steps
+from dinov2.train.loggers import Loggers, check_installed
+from dinov2.train.loggers.system import Workload
 from dinov2.train.monitors import Monitors
 from dinov2.train.nonfinite import count, stop_over
 from dinov2.train.records import open_records
@@ -49,12 +51,15 @@ def run(
     stop: StopRequest,
     pulse: Pulse,
     board: WorkerBoard,
+    workload: Workload | None = None,
 ) -> Iterator[Event]:
     """Trains until `total_steps` or a stop request, whichever is first; yields what happens.
 
-    Continues from the newest sound checkpoint in the folder, where there is one.
+    Continues from the newest sound checkpoint in the folder, where there is one. With a `workload`, timing tells how
+    much of the device's arithmetic is used.
     """
     pulse.at("start", step=0)
+    check_installed(config)
     with closing(_store(config, folder=folder)) as store:
         checkpoint, passed_over = from_main(store.newest_sound(), world=world)
         for text in passed_over:
@@ -81,7 +86,8 @@ def run(
         if world.is_main:
             folder.config_file.write_text(to_yaml(config))
         yield from monitors.begin(this)
-        yield from _train(this, monitors, stop=stop)
+        loggers = Loggers(this)
+        yield from loggers.hear(_train(this, monitors, stop=stop, loggers=loggers, workload=workload))
 
 
 def _store(config: Config, *, folder: RunFolder) -> CheckpointStore:
@@ -115,13 +121,15 @@ def _fill_in(this: Run, checkpoint: Path | None) -> Iterator[Message]:
         yield Message(text=f"a checkpoint was written to {this.folder.checkpoints} and read back: equal")
 
 
-def _train(this: Run, monitors: Monitors, *, stop: StopRequest) -> Iterator[Event]:
+def _train(
+    this: Run, monitors: Monitors, *, stop: StopRequest, loggers: Loggers, workload: Workload | None
+) -> Iterator[Event]:
     total, config = this.schedule.total_steps, this.config
     agreed = Agreed()
     best = best_so_far(this)
     yield from mend_best(this, best)
     with (
-        open_records(this) as records,
+        open_records(this, workload=workload) as records,
         closing(micro_batches(this)) as batches,
         collector_between_steps(config.runtime.garbage_collection_steps) as collect,
     ):
@@ -132,6 +140,7 @@ def _train(this: Run, monitors: Monitors, *, stop: StopRequest) -> Iterator[Even
             result = _one_step(this, clock.timed(batches))
             this.step += 1
             this.position += this.global_batch
+            loggers.begin()
             yield from _note_nonfinite(this, result)
             seconds = clock.elapsed()
             monitored = yield from monitors.run(this)

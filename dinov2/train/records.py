@@ -1,8 +1,8 @@
 """What is written down of a logged step.
 
 In: a `Run` after a step, what the step gave, and how long it took. Out: a line in `training_metrics.json`, one in
-`logs/timing.json`, and the same as a `StepReport`. The first file holds nothing that depends on the machine's speed,
-so an interrupted and an uninterrupted run write the same bytes.
+`logs/timing.json` with the machine's figures, and the same as a `StepReport`. The first file holds nothing that depends
+on the machine's speed, so an interrupted and an uninterrupted run write the same bytes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,7 @@ from dinov2.config.schema import Config
 from dinov2.optim.schedules import schedule_at
 from dinov2.train.events import StepReport
 from dinov2.train.log import JsonLines
+from dinov2.train.loggers.system import System, Workload
 from dinov2.train.run import Run
 from dinov2.train.step import StepResult, logged_values
 
@@ -19,8 +20,8 @@ from dinov2.train.step import StepResult, logged_values
 class Records:
     """The two files of the main process; other processes only take part in the averages."""
 
-    def __init__(self, files: tuple[JsonLines, JsonLines] | None) -> None:
-        self._files = files
+    def __init__(self, files: tuple[JsonLines, JsonLines] | None, *, system: System | None = None) -> None:
+        self._files, self._system = files, system
 
     def write(
         self,
@@ -43,6 +44,8 @@ class Records:
             "pictures_per_second": this.global_batch / seconds,
             "seconds_left": (this.schedule.total_steps - this.step) * seconds,
         } | ({"monitor_seconds": monitor_seconds} if monitored else {})
+        if self._system is not None:
+            timing |= self._system.figures(seconds=seconds)
         if self._files is not None:
             for file, numbers in zip(self._files, (metrics, timing), strict=True):
                 file.write(this.step, numbers)
@@ -56,8 +59,8 @@ class Records:
 
 
 @contextmanager
-def open_records(this: Run) -> Iterator[Records]:
-    """The files, continued after the run's present step."""
+def open_records(this: Run, *, workload: Workload | None = None) -> Iterator[Records]:
+    """The files, continued after the run's present step; with a `workload` they tell how much of the device is used."""
     if not this.world.is_main:
         yield Records(None)
         return
@@ -65,7 +68,7 @@ def open_records(this: Run) -> Iterator[Records]:
         JsonLines(this.folder.metrics_file, keep_until_step=this.step) as metrics,
         JsonLines(this.folder.timing_file, keep_until_step=this.step) as timing,
     ):
-        yield Records((metrics, timing))
+        yield Records((metrics, timing), system=System(this.world.device, workload=workload))
 
 
 def metrics_of(this: Run, result: StepResult) -> dict[str, float]:

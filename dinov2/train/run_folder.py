@@ -1,8 +1,8 @@
 """The folder of one run: who may write to it and where each file lies.
 
 In: `--output-dir`. Out: a `RunFolder`, locked against a second run for as long as it is open.
-Files: config.yaml, training_metrics.json, checkpoints/<step>/, exports/<step>/, logs/timing.json, logs/train.log,
-and nonfinite/<step>/ where a run stopped over a loss that is not finite.
+Files: config.yaml, training_metrics.json, checkpoints/<step>/, exports/<step>/, looks/, logs/timing.json,
+logs/train.log, and nonfinite/<step>/ where a run stopped over a loss that is not finite.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dinov2.errors import LaunchError
 
-OWN_FILES = ("config.yaml", "training_metrics.json", "checkpoints", "exports", "logs", "nonfinite")
+OWN_FILES = ("config.yaml", "training_metrics.json", "checkpoints", "exports", "looks", "logs", "nonfinite")
 
 
 @dataclass(frozen=True)
