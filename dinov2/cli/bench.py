@@ -1,10 +1,11 @@
 """`dinov2 bench`: how fast the step, the loader and all around them are on this machine, against its own ceilings."""
 
 import argparse
+import importlib
 import json
 from pathlib import Path
 
-from dinov2.cli import COMMANDS
+from dinov2.cli import COMMANDS, CommandParser
 from dinov2.cli.console import stdout
 
 EXAMPLES = """examples:
@@ -18,6 +19,7 @@ EXAMPLES = """examples:
   dinov2 bench encoder --precision fp32 --batch 1
   dinov2 bench manifest --rows 2000000
   dinov2 bench checkpoint --arch vit_base --folder runs
+  dinov2 bench logging --loggers tensorboard mlflow
   dinov2 bench resume --rows 1000000
   bash scripts/bench_gpu.sh OUT          the whole table of one GPU in under 9 minutes
   dinov2 bench table OUT                 that table again, from the files in OUT"""
@@ -31,9 +33,25 @@ SUBJECTS = {
     "encoder": "dinov2.Encoder, against transformers and the processor of rad_dino; and what importing costs",
     "manifest": "what a manifest of two million rows costs, step by step",
     "checkpoint": "how long training waits for a save, in the background against in the foreground",
+    "logging": "what TensorBoard, Weights & Biases and MLflow cost a step",
     "resume": "from the start of a command to its first batch, at steps 0 to 1,000,000",
     "table": "what scripts/bench_gpu.sh measured, as one Markdown table",
 }
+OF_SUBJECT = {
+    "step": ("--precision fp32 bf16 --against plain", "--preset raddino --precision fp16 --profile step.png"),
+    "memory": ("--against plain --largest", "--precision bf16 --json memory.json"),
+    "kernels": ("--only attention prototypes", "--json kernels.json"),
+    "feed": ("--preset raddino --workers 12", "--workers 2 --json feed.json"),
+    "loader": ("--workers 2", "--json loader.json"),
+    "preprocess": ("--films 32", "--films 8 --json preprocess.json"),
+    "encoder": ("--precision fp32 --batch 1", "--json encoder.json"),
+    "manifest": ("--rows 2000000", "--rows 100000 --json manifest.json"),
+    "checkpoint": ("--arch vit_base --folder runs", "--json checkpoint.json"),
+    "logging": ("--loggers tensorboard mlflow", "--step-seconds 0.4 --json logging.json"),
+    "resume": ("--rows 1000000", "--json resume.json"),
+    "table": ("OUT", "OUT --json table.json"),
+}
+"""Two examples each."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -54,19 +72,27 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures one subject and prints its table."""
-    import importlib
-
+    words = subject_parser(arguments.subject).parse_args(arguments.rest)
+    file = words.json or arguments.json
     module = importlib.import_module(f"dinov2.bench.{arguments.subject}")
-    parser = argparse.ArgumentParser(
-        prog=f"dinov2 bench {arguments.subject}", description=f"Measures {SUBJECTS[arguments.subject]}."
-    )
-    parser.add_argument("--json", type=Path, metavar="F", default=arguments.json, help="also write the result as JSON")
-    module.add_arguments(parser)
-    words = parser.parse_args(arguments.rest)
     result = module.run(words)
     stdout.print(module.table(result))
-    if words.json is not None:
-        words.json.parent.mkdir(parents=True, exist_ok=True)
-        words.json.write_text(json.dumps(result, indent=1) + "\n")
-        stdout.print(f"written: {words.json}", markup=False)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(result, indent=1) + "\n")
+        stdout.print(f"written: {file}", markup=False)
     return 0
+
+
+def subject_parser(subject: str) -> argparse.ArgumentParser:
+    """The options of one subject, which its own module adds."""
+    shown = "\n".join(f"  dinov2 bench {subject} {words}" for words in OF_SUBJECT[subject])
+    parser = CommandParser(
+        prog=f"dinov2 bench {subject}",
+        description=f"Measures {SUBJECTS[subject]}.",
+        epilog=f"examples:\n{shown}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", type=Path, metavar="F", help="also write the result as JSON")
+    importlib.import_module(f"dinov2.bench.{subject}").add_arguments(parser)
+    return parser

@@ -1,0 +1,83 @@
+"""`dinov2 report`: runs as one HTML page."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinov2.cli import COMMANDS
+from dinov2.cli.console import progress_bar, stdout
+
+if TYPE_CHECKING:
+    from dinov2.report import Written
+
+EXAMPLES = """examples:
+  dinov2 report runs/b14 --output b14.html
+  dinov2 report sweeps/first --output sweep.html --films 2
+  dinov2 report runs/b14 --output b14.html --every 60      until the run is over, or Ctrl-C
+
+The page needs nothing else and asks for nothing from the network; send it as it is. Several runs, or a folder of runs,
+are drawn over the same axes. A run that is still being written is shown as far as it is."""
+LEAST_SECONDS = 2.0
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the sub-command."""
+    parser = commands.add_parser(
+        "report",
+        help=COMMANDS["report"],
+        description="Write one HTML page about a run, or about several side by side.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run, or a folder of runs")
+    parser.add_argument("--output", required=True, type=Path, metavar="F.html", help="the page to write")
+    parser.add_argument(
+        "--every", type=float, metavar="SECONDS", help="write it again so often while a run goes on; it reloads itself"
+    )
+    parser.add_argument(
+        "--films", type=int, metavar="N", help="films to show of each run (default: 12 of one run, 4 of several)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the page, once or until the runs are over."""
+    from dinov2.errors import ConfigError
+
+    if arguments.every is not None and not arguments.every >= LEAST_SECONDS:
+        raise ConfigError(f"--every {arguments.every:g}: give {LEAST_SECONDS:g} seconds or more.")
+    if arguments.films is not None and arguments.films < 0:
+        raise ConfigError(f"--films {arguments.films}: give 0 or more.")
+    if arguments.output.is_dir():
+        raise ConfigError(f"--output {arguments.output}: a folder; give the page a name, such as report.html in it.")
+    while True:
+        written = _write(arguments)
+        if arguments.every is None or written.is_over:
+            break
+        time.sleep(arguments.every)
+    if arguments.every is not None:
+        stdout.print("no run is running or waiting any more; the page stays as it is", markup=False)
+    return 0
+
+
+def _write(arguments: argparse.Namespace) -> "Written":
+    from dinov2.report import write_report
+
+    with progress_bar() as bar:
+        line = bar.add_task("report", total=None, status="")
+        written = write_report(
+            arguments.runs,
+            output=arguments.output,
+            films=arguments.films,
+            refresh_seconds=arguments.every,
+            on_progress=lambda done, total, what: bar.update(line, completed=done, total=total, status=what),
+        )
+    runs = "1 run" if written.num_runs == 1 else f"{written.num_runs} runs"
+    warnings = "no warning" if not written.num_warnings else f"{written.num_warnings} to look at"
+    stdout.print(
+        f"{written.path}: {runs}, {written.num_looks} looks, {warnings}, {written.num_bytes / 1e6:.1f} MB. "
+        "Open it in a browser.",
+        markup=False,
+    )
+    return written

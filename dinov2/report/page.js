@@ -1,0 +1,123 @@
+"use strict";
+// Without this script everything is there but the values under the pointer, hiding a run, and the looks between first and last.
+(() => {
+  const LEFT = 46, WIDE = 400;
+  const svgs = [...document.querySelectorAll("figure.chart svg")];
+  const names = [...document.querySelectorAll("[data-run-name]")].map((one) => one.dataset.runName);
+  const points = new WeakMap();
+  const pointsOf = (line) => {
+    if (!points.has(line)) points.set(line, JSON.parse(line.dataset.points));
+    return points.get(line);
+  };
+  const nearest = (list, x) => {
+    let low = 0, high = list.length - 1;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (list[middle][0] < x) low = middle + 1; else high = middle;
+    }
+    return low > 0 && x - list[low - 1][0] < list[low][0] - x ? low - 1 : low;
+  };
+  const number = (value) => {
+    const size = Math.abs(value);
+    if (size !== 0 && (size < 1e-3 || size >= 1e9)) return value.toExponential(2);
+    return value.toLocaleString("en", { maximumSignificantDigits: 5 });
+  };
+  const tip = document.createElement("div");
+  tip.className = "tip";
+  tip.hidden = true;
+  const cross = (x) => svgs.forEach((svg) => {
+    const line = svg.querySelector(".cross");
+    line.style.visibility = x === null ? "hidden" : "visible";
+    if (x !== null) { line.setAttribute("x1", x); line.setAttribute("x2", x); }
+  });
+  const show = (svg, x) => {
+    const lines = [...svg.querySelectorAll("[data-points]")].filter((line) => !line.closest(".gone"));
+    const rows = [];
+    let at = null;
+    for (const line of lines) {
+      const list = pointsOf(line);
+      if (!list.length) continue;
+      const found = list[nearest(list, x)];
+      if (at === null || Math.abs(found[0] - x) < Math.abs(at[0] - x)) at = found;
+      rows.push([line, found]);
+    }
+    if (at === null) return;
+    tip.replaceChildren();
+    const head = document.createElement("div");
+    head.textContent = `step ${at[1].toLocaleString("en")}`;
+    tip.append(head);
+    for (const [line, found] of rows) {
+      const row = document.createElement("div"), chip = document.createElement("i"), range = document.createElement("small");
+      row.className = line.dataset.colour;
+      row.append(chip, number(found[2]));
+      if (found.length > 3) range.textContent = ` ${number(found[3])} to ${number(found[4])}`;
+      row.append(range);
+      if (names.length > 1) row.append(` ${names[Number(line.dataset.run)]}`);
+      tip.append(row);
+    }
+    cross(at[0]);
+    svg.closest("figure").append(tip);
+    tip.hidden = false;
+    const box = svg.getBoundingClientRect(), figure = svg.closest("figure").getBoundingClientRect();
+    const left = box.left - figure.left + ((at[0] + LEFT) / WIDE) * box.width;
+    tip.style.left = `${Math.max(4, left > figure.width / 2 ? left - tip.offsetWidth - 12 : left + 12)}px`;
+    tip.style.top = `${box.top - figure.top + 6}px`;
+    svg.dataset.at = at[0];
+  };
+  const hide = () => { tip.hidden = true; cross(null); };
+  for (const svg of svgs) {
+    svg.addEventListener("pointermove", (event) => {
+      const box = svg.getBoundingClientRect();
+      show(svg, ((event.clientX - box.left) / box.width) * WIDE - LEFT);
+    });
+    svg.addEventListener("pointerleave", hide);
+    svg.addEventListener("blur", hide);
+    svg.addEventListener("keydown", (event) => {
+      const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key], line = svg.querySelector("[data-points]");
+      if (!move || !line) return;
+      event.preventDefault();
+      const list = pointsOf(line), from = nearest(list, Number(svg.dataset.at ?? 0));
+      show(svg, list[Math.min(list.length - 1, Math.max(0, from + move))][0]);
+    });
+  }
+  const ofRun = (run) => document.querySelectorAll(`svg [data-of="${run}"]`);
+  for (const button of document.querySelectorAll(".legend button")) {
+    const run = button.dataset.run;
+    button.addEventListener("click", () => {
+      const isOn = button.getAttribute("aria-pressed") === "true";
+      button.setAttribute("aria-pressed", String(!isOn));
+      ofRun(run).forEach((one) => one.classList.toggle("gone", isOn));
+    });
+    const dim = (isDim) => names.forEach((_, other) => {
+      if (String(other) !== run) ofRun(other).forEach((one) => one.classList.toggle("dim", isDim));
+    });
+    button.addEventListener("pointerenter", () => dim(true));
+    button.addEventListener("pointerleave", () => dim(false));
+  }
+  for (const player of document.querySelectorAll(".player")) {
+    const range = player.querySelector("input"), label = player.querySelector("b"), button = player.querySelector("button");
+    const steps = JSON.parse(player.dataset.steps), places = JSON.parse(player.dataset.places), told = JSON.parse(player.dataset.told);
+    const maps = player.parentElement.querySelectorAll(".looks u");
+    const turn = () => {
+      const at = Number(range.value);
+      label.textContent = `step ${steps[at].toLocaleString("en")}`;
+      player.querySelector("span").textContent = told.length ? `hidden patches told ${told[at].toFixed(2)}` : "";
+      maps.forEach((map) => { map.style.backgroundPosition = places[at]; });
+    };
+    player.hidden = false;
+    range.addEventListener("input", turn);
+    let clock = null;
+    const stop = () => { clearInterval(clock); clock = null; button.textContent = "play"; };
+    button.addEventListener("click", () => {
+      if (clock !== null) { stop(); return; }
+      if (Number(range.value) === steps.length - 1) range.value = 0;
+      button.textContent = "pause";
+      clock = setInterval(() => {
+        range.value = Number(range.value) + 1;
+        turn();
+        if (Number(range.value) >= steps.length - 1) stop();
+      }, 400);
+    });
+    turn();
+  }
+})();
