@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dinov2.cli import preview
-from dinov2.errors import ConfigError, ManifestError
+from dinov2.errors import ConfigError, ManifestError, WeightsError
+from tests.encoder.made import write_export
 from tests.preprocess.films import convert, write_phantom
 
 
@@ -83,3 +84,57 @@ def test_help_of_the_page_ends_with_two_examples(capsys):
     with pytest.raises(SystemExit):
         command("--help", subject="preprocess")
     assert capsys.readouterr().out.rsplit("examples:")[1].count("dinov2 preview preprocess") == 2
+
+
+def test_the_suffix_decides_between_a_page_and_a_picture(films, tmp_path, capsys):
+    words = ("--dataset", films, "--rows", 1, "crops.local_crops_number=1")
+    assert command(*words, "--output", tmp_path / "a.html", "--steps") == 0
+    assert (tmp_path / "a.html").read_text().count("<b>cut and resize</b>") == 3
+    assert "Open it in a browser." in capsys.readouterr().out
+    heights = []
+    for extra in ((), ("--steps",)):
+        command(*words, "--output", tmp_path / "b.png", *extra)
+        heights.append(cv2.imread(str(tmp_path / "b.png")).shape[0])
+    assert heights[1] > heights[0] + 500
+    with pytest.raises(ConfigError, match=r"--output .*a.pdf: give a name that ends in .html"):
+        command(*words, "--output", tmp_path / "a.pdf")
+
+
+def test_masks_are_counted_and_told(films, tmp_path, capsys):
+    words = ("--dataset", films, "--rows", 2, "--films", 64)
+    assert command(*words, "--output", tmp_path / "m.html", subject="masks") == 0
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "50.0% of 128 global crops masked, 1" in said
+    assert "next: dinov2 train --output-dir RUN" in said
+    assert command(*words, "--output", tmp_path / "m.png", subject="masks") == 0
+    assert cv2.imread(str(tmp_path / "m.png")).shape[0] > 200
+    with pytest.raises(ConfigError, match="--films 0: give 1 or more"):
+        command("--dataset", films, "--films", 0, "--output", tmp_path / "m.png", subject="masks")
+
+
+def test_features_become_a_page_and_a_picture(films, tmp_path, capsys):
+    export = write_export(tmp_path / "export")
+    words = ("--backbone", export, "--dataset", films, "--films", 2, "--device", "cpu")
+    assert command(*words, "--output", tmp_path / "f.html", subject="features") == 0
+    said = capsys.readouterr().out.replace("\n", "")
+    assert "2 films of 5 x 5 patches" in said
+    assert f"next: dinov2 embed --backbone {export} --dataset {films} --output features.parquet" in said
+    assert (tmp_path / "f.html").read_text().count("data-film=") == 2
+    assert command(*words, "--output", tmp_path / "f.png", subject="features") == 0
+    assert cv2.imread(str(tmp_path / "f.png")).shape[0] > 500
+
+
+def test_faults_of_the_words_of_features_are_told(films, tmp_path):
+    words = ("--dataset", films, "--output", tmp_path / "f.html")
+    for extra, said in ((("--films", 0), "0 films: give 1 to 48"), (("--seed", -1), "--seed -1: give 0 or more")):
+        with pytest.raises(ConfigError, match=said):
+            command("--backbone", tmp_path, *words, *extra, subject="features")
+    with pytest.raises(WeightsError, match="no such folder or file"):
+        command("--backbone", tmp_path / "nowhere", *words, subject="features")
+
+
+@pytest.mark.parametrize("subject", ["masks", "features"])
+def test_help_of_the_other_previews_ends_with_two_examples(subject, capsys):
+    with pytest.raises(SystemExit):
+        command("--help", subject=subject)
+    assert capsys.readouterr().out.rsplit("examples:")[1].count(f"dinov2 preview {subject}") == 2
