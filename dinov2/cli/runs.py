@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinov2.cli import COMMANDS
-from dinov2.cli.console import stdout
+from dinov2.cli.console import print_table, stdout
 
 if TYPE_CHECKING:
     from dinov2.launch import RunReport
@@ -171,22 +171,12 @@ def _show(reports: "Sequence[RunReport]", *, differing: Sequence[str], metrics: 
         settings = [escape(_text(report.settings.get(key, ""))[:LONGEST_CELL]) for key in columns]
         table.add_row(escape(str(report.path.relative_to(home))), state, step, speed, *numbers, *settings)
     stdout.print(f"{home}", markup=False)
-    if stdout.is_terminal:
-        stdout.print(table, soft_wrap=False)
-    else:
-        _print_wide(table)
+    print_table(table)
     for report in reports:
         if report.words and report.state in ("failed", "waiting"):
             stdout.print(f"{report.state}  {report.path.relative_to(home)}: {report.words}", markup=False)
     if len(differing) > NUM_SETTINGS:
         stdout.print(f"{len(differing) - NUM_SETTINGS} more settings differ: --json or --csv", markup=False)
-
-
-def _print_wide(table: Any) -> None:
-    """A pipe or a file has no width that lines must fit into."""
-    from rich.console import Console
-
-    Console(width=400, highlight=False).print(table)
 
 
 def _common_folder(reports: "Sequence[RunReport]") -> Path:

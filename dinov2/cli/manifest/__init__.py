@@ -5,6 +5,7 @@ In: words. Out: each action's module adds its parser and runs it; the rooms are 
 
 import argparse
 
+from dinov2.cli import COMMANDS
 from dinov2.cli.manifest import look, make, rearrange
 
 FORMATTER = argparse.RawDescriptionHelpFormatter
@@ -18,7 +19,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Adds the sub-command and its own sub-commands."""
     parser = commands.add_parser(
         "manifest",
-        help="build, look at, check, split, merge and pack manifests",
+        help=COMMANDS["manifest"],
         description="A manifest is a Parquet or CSV file with a row per picture.",
         epilog=EXAMPLES,
         formatter_class=FORMATTER,

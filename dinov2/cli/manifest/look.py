@@ -21,12 +21,12 @@ NUM_SAMPLED = 2000  # rows whose files `--files sample` looks at
 
 
 def _add_show(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("manifest", type=Path, metavar="M")
+    parser.add_argument("manifest", type=Path, metavar="M", help="a .parquet or .csv file")
     parser.add_argument("--rows", type=int, default=5, metavar="N", help="rows to show (default 5)")
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("manifest", type=Path, metavar="M")
+    parser.add_argument("manifest", type=Path, metavar="M", help="a .parquet or .csv file")
     parser.add_argument(
         "--files",
         choices=("all", "sample", "none"),

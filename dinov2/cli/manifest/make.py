@@ -31,7 +31,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pack(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("manifest", type=Path, metavar="M")
+    parser.add_argument("manifest", type=Path, metavar="M", help="a .parquet or .csv file")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="gets shards/ and manifest.parquet")
     parser.add_argument(
         "--shard-mb", type=int, default=1024, metavar="N", help="megabytes a shard at most (default 1024)"

@@ -11,19 +11,19 @@ from dinov2.cli.manifest.action import Action, write_and_show
 
 
 def _add_split(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("manifest", type=Path, metavar="M")
-    parser.add_argument("--output", type=Path, required=True, metavar="M2")
+    parser.add_argument("manifest", type=Path, metavar="M", help="a .parquet or .csv file")
+    parser.add_argument("--output", type=Path, required=True, metavar="M2", help="the new .parquet or .csv file")
     parser.add_argument("--val", type=float, default=0.1, metavar="SHARE", help="of the patients (default 0.1)")
     parser.add_argument("--test", type=float, default=0.1, metavar="SHARE", help="of the patients (default 0.1)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw (default 0)")
 
 
 def _add_merge(parser: argparse.ArgumentParser) -> None:
     from dinov2.config.preprocess import Quality
 
     bits = Quality().near_duplicate_bits
-    parser.add_argument("manifests", type=Path, nargs="+", metavar="M")
-    parser.add_argument("--output", type=Path, required=True, metavar="M2")
+    parser.add_argument("manifests", type=Path, nargs="+", metavar="M", help="those to put together")
+    parser.add_argument("--output", type=Path, required=True, metavar="M2", help="the new .parquet or .csv file")
     parser.add_argument(
         "--reject-flags",
         default="",
