@@ -1,8 +1,10 @@
 """What the loggers cost a step.
 
-In: which loggers, the length of a realistic step. Out: for each, processor seconds of this process for one logged step
-(of all its threads; an upper bound of what the training can lose to them), the time in which the training's own thread
-hands the numbers over, both as a share of a realistic step, and the median step of a real tiny run with and without it.
+In: which loggers, the length of a realistic step. Out: for each, processor seconds for one logged step (of all threads
+of this process and of those that the logger starts, until it is closed; an upper bound of what the training can lose
+to them), the time in which the training's own thread hands the numbers over, both as a share of a realistic step, and
+the median step of a real tiny run with and without it. The same for the files that every run writes, and the machine's
+figures in them, which the training's thread does itself.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from rich.table import Table
 
@@ -23,10 +26,11 @@ from dinov2.bench.machine import machine_facts
 from dinov2.bench.progress import announced
 from dinov2.errors import TrainingError
 from dinov2.train.events import StepReport
-from dinov2.train.log import read_lines
+from dinov2.train.log import JsonLines, read_lines
 from dinov2.train.loggers.courier import Courier
 from dinov2.train.loggers.logger import Numbers, Place
 from dinov2.train.loggers.loggers import LOGGERS, points
+from dinov2.train.loggers.system import System
 
 NUM_FILMS = 32
 LAST_CHARACTERS = 2000  # of a run that failed
@@ -56,7 +60,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """A row for each logger.  Raises TrainingError where a run fails."""
     names: list[str] = arguments.loggers
     os.environ.setdefault("WANDB_MODE", "offline")
-    with tempfile.TemporaryDirectory() as temporary, announced("bench logging", total=2 + 2 * len(names)) as tell:
+    with tempfile.TemporaryDirectory() as temporary, announced("bench logging", total=3 + 2 * len(names)) as tell:
         folder = Path(temporary)
         tell("drawing films")
         (folder / "films").mkdir()
@@ -64,7 +68,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         tell("a run without loggers")
         plain = _train(folder, "", steps=arguments.steps)
         report = report_of(folder / "run_", total=arguments.steps)
-        rows = []
+        each = arguments.every_steps * arguments.step_seconds
+        tell("the files of every run")
+        rows = [_row("files", cost_of_files(folder, report=report, count=arguments.points), each=each, seconds=plain)]
         for name in names:
             tell(f"{name} alone")
             place = Place(
@@ -72,10 +78,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             )
             row = cost_of(name, place=place, report=report, count=arguments.points)
             tell(f"a run with {name}")
-            each = arguments.every_steps * arguments.step_seconds
-            share = (row["processor_seconds"] + row["hand_over_seconds"]) / each
-            with_it = _train(folder, name, steps=arguments.steps)
-            rows.append({"logger": name} | row | {"share": share, "run_seconds_per_step": with_it})
+            rows.append(_row(name, row, each=each, seconds=_train(folder, name, steps=arguments.steps)))
     settings = {"every_steps": arguments.every_steps, "step_seconds": arguments.step_seconds, "steps": arguments.steps}
     return {
         "machine": machine_facts(torch.device("cpu")),
@@ -110,16 +113,47 @@ def cost_of(name: str, *, place: Place, report: StepReport, count: int) -> dict[
     logger = kind(place, after_step=0)
     values = points(report)
     logger.numbers(1, values)
-    started = time.process_time()
+    started = _spent()
     for step in range(2, count + 2):
         logger.numbers(step, values)
-    processor = (time.process_time() - started) / count
     logger.close("finished")
+    processor = (_spent() - started) / count
     courier = Courier(name, lambda _: logger, after_step=0)  # never started: only what handing over takes
     started = time.perf_counter()
     for step in range(count):
         courier.put(Numbers(step=step, values=points(report)))
     return {"processor_seconds": processor, "hand_over_seconds": (time.perf_counter() - started) / count}
+
+
+def cost_of_files(folder: Path, *, report: StepReport, count: int) -> dict[str, float]:
+    """Means over `count` logged steps of what every run does, all of it in the training's thread."""
+    system = System(torch.device("cpu"), workload=None)
+    with (
+        JsonLines(folder / "metrics.json", keep_until_step=0) as metrics,
+        JsonLines(folder / "timing.json", keep_until_step=0) as timing,
+    ):
+        processor, started = _spent(), time.perf_counter()
+        for step in range(count):
+            metrics.write(step, report.metrics)
+            timing.write(step, report.timing | system.figures(seconds=1.0))
+        seconds, processor = time.perf_counter() - started, _spent() - processor
+    return {"processor_seconds": processor / count, "hand_over_seconds": seconds / count}
+
+
+def _row(name: str, costs: dict[str, float], *, each: float, seconds: float) -> dict[str, Any]:
+    """`each`: seconds between two logged steps; `seconds`: of a step of the tiny run."""
+    share = (costs["processor_seconds"] + costs["hand_over_seconds"]) / each
+    return {"logger": name} | costs | {"share": share, "run_seconds_per_step": seconds}
+
+
+def _spent() -> float:
+    """Processor seconds of this process, and of those that it has started."""
+    this = psutil.Process()
+    own, spent = this.cpu_times(), 0.0
+    for child in this.children(recursive=True):
+        times = child.cpu_times()
+        spent += times.user + times.system
+    return float(spent + own.user + own.system + own.children_user + own.children_system)
 
 
 def report_of(run: Path, *, total: int) -> StepReport:

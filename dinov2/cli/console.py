@@ -70,7 +70,7 @@ class _Reporter(Progress):
             TimeRemainingColumn(),
             TextColumn("{task.fields[status]}", markup=False),
             console=stderr,
-            disable=not stderr.is_terminal,
+            disable=not stderr.is_terminal or stderr.is_dumb_terminal,
         )
         self._ended = threading.Event()
         self._clock = threading.Thread(target=self._speak_now_and_then, daemon=True)

@@ -78,7 +78,7 @@ class StepTable:
 @contextmanager
 def open_table(how: str, *, title: str) -> Iterator[StepTable | None]:
     """The table where `logging.console` and the terminal want one, else None."""
-    fits = stdout.is_terminal and not stdout.is_dumb_terminal
+    fits = stdout.file.isatty() and stdout.is_terminal and not stdout.is_dumb_terminal  # FORCE_COLOR makes no terminal
     if how == "lines" or (how == "auto" and not fits):
         yield None
         return
@@ -113,7 +113,7 @@ def pace(report: "StepReport") -> Rows:
     share = timing["data_wait_seconds"] / timing["seconds_per_step"]
     rows = [
         ("speed", f"{timing['pictures_per_second']:,.1f}", f"films/s, {timing['seconds_per_step']:.2f} s a step"),
-        ("waits for films", f"{share:.0%}", "more train.num_workers?" if share > WAITS_LONG else ""),
+        ("waits for films", f"{share:.0%}", "raise train.num_workers?" if share > WAITS_LONG else "of a step"),
     ]
     if "gpu_memory_gib" in timing:
         rows.append(("GPU memory", f"{timing['gpu_memory_gib']:.1f}", "GiB at most"))

@@ -153,7 +153,7 @@ def _train(
                     seconds=seconds,
                     waited=clock.waited,
                     monitored=monitored,
-                    monitor_seconds=monitors.seconds,
+                    monitor_timing=monitors.timing,
                 )
                 this.score = score_of(report.metrics, config.checkpoint, before=this.score, monitored=monitors.names)
                 yield report

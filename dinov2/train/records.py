@@ -31,11 +31,11 @@ class Records:
         seconds: float,
         waited: float,
         monitored: Mapping[str, float] = {},
-        monitor_seconds: float = 0.0,
+        monitor_timing: Mapping[str, float] = {},
     ) -> StepReport:
         """One line in each file, and the same as a report. Called by every process, for the averages.
 
-        `monitored` holds the numbers of the monitors, `monitor_seconds` what they took, where the step was looked at.
+        `monitored` holds the numbers of the monitors, `monitor_timing` what they took, where the step was looked at.
         """
         metrics = metrics_of(this, result) | dict(monitored)
         timing = {
@@ -43,7 +43,7 @@ class Records:
             "data_wait_seconds": waited,
             "pictures_per_second": this.global_batch / seconds,
             "seconds_left": (this.schedule.total_steps - this.step) * seconds,
-        } | ({"monitor_seconds": monitor_seconds} if monitored else {})
+        } | (dict(monitor_timing) if monitored else {})
         if self._system is not None:
             timing |= self._system.figures(seconds=seconds)
         if self._files is not None:

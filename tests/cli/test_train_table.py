@@ -27,10 +27,15 @@ def report(step: int = 40, **metrics: float) -> StepReport:
     )  # fmt: skip
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """A terminal of 100 columns."""
-    written = io.StringIO()
+    written = Terminal()
     monkeypatch.setattr(train_table, "stdout", Console(file=written, force_terminal=True, width=100, color_system=None))
     return written
 
@@ -44,7 +49,7 @@ def test_a_terminal_gets_losses_beside_their_uniform_value_and_what_the_machine_
     shown = screen.getvalue()
     last = shown[shown.rindex("runs/first") :]
     for words in (
-        "step 50 of 1,000", "1:01:40 left", f"of ln K {math.log(128):.3f}", "GiB at most", "more train.num_workers?",
+        "step 50 of 1,000", "1:01:40 left", f"of ln K {math.log(128):.3f}", "GiB at most", "raise train.num_workers?",
         "43%", "knn AUROC 0.7312 at step 40", "RankMe", "! step 20: the teacher is at ln K",
     ):  # fmt: skip
         assert words in " ".join(last.split()), words
@@ -64,6 +69,12 @@ def test_elsewhere_there_is_no_table_unless_it_is_asked_for(monkeypatch: pytest.
         assert lines is None
     with open_table("table", title="run") as asked:
         assert asked is not None
+
+
+def test_colours_that_are_forced_into_a_file_do_not_make_it_a_terminal(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(train_table, "stdout", Console(file=io.StringIO(), force_terminal=True))
+    with open_table("auto", title="run") as nothing:
+        assert nothing is None
 
 
 def test_a_line_holds_what_a_log_is_searched_for():

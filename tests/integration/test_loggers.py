@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 
 from dinov2.config.load import load_config
 from dinov2.config.schema import Config
 from dinov2.train.events import Message, StepReport
+from dinov2.train.loggers import loggers, weights_and_biases
 
 from .equality import differences
 from .in_process import events_of, finished
@@ -40,6 +42,8 @@ def runs(folder: Path) -> tuple[Path, Path]:
     """A run without loggers, and one with all of them that broke down after step 6 and went on from step 4."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
+        patch.setattr(weights_and_biases, "START_SECONDS", 120.0)  # on a machine that has much else to do
+        patch.setattr(loggers, "CLOSING_SECONDS", 120.0)
         finished(tiny(folder), folder / "plain")
         watched = tiny(folder, ALL, "logging.pictures=everywhere", "logging.project=films")
         with closing(events_of(watched, folder / "watched")) as events:  # type: ignore[type-var]
@@ -77,9 +81,13 @@ def test_tensorboard_shows_every_step_once(runs: tuple[Path, Path]):
 
 
 def test_weights_and_biases_keep_one_run_and_every_step_once(runs: tuple[Path, Path]):
-    records = offline_records(runs[1] / "logs" / "wandb")
+    folder = runs[1] / "logs" / "wandb"
+    records = offline_records(folder)
     names = {record.run.run_id for record in records if record.HasField("run")}
     assert names == {json.loads((runs[1] / "logs" / "wandb.json").read_text())["run_id"]}
+    # One folder a process: nothing of it says that the run goes on but its id, and that it may be resumed.
+    assert len(list(folder.glob("offline-run-*"))) == sum(record.HasField("run") for record in records) == 2
+    assert all(record.run.resume for record in records if record.HasField("run"))
     history = [
         {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
         for record in records
@@ -94,6 +102,9 @@ def test_weights_and_biases_keep_one_run_and_every_step_once(runs: tuple[Path, P
     settings = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert settings["dino.head_n_prototypes"] == "64"
     assert any(record.HasField("alert") for record in records)
+    assert run.host == "dinov2"
+    sent = {path.name for path in folder.rglob("files/**/*") if path.is_file() and path.suffix != ".png"}
+    assert sent == set()  # no list of packages, no code, no screen
 
 
 def test_mlflow_keeps_one_run_and_every_step_once(runs: tuple[Path, Path]):
@@ -130,19 +141,25 @@ def test_pictures_of_films_stay_here_unless_they_are_asked_for_everywhere(
     assert b"\x89PNG" in kept
 
 
-def test_a_server_that_is_away_and_a_place_that_cannot_be_written_are_told_and_change_nothing(
-    folder: Path, runs: tuple[Path, Path]
+def test_servers_that_are_away_and_a_place_that_cannot_be_written_are_told_and_change_nothing(
+    folder: Path, runs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ):
     run = folder / "alone"
     (run / "logs").mkdir(parents=True)
     (run / "logs" / "tensorboard").write_text("a file where a folder should be")
-    dead = "logging.tracking_uri=http://127.0.0.1:9"  # the port "discard", where nothing listens
-    events = list(events_of(tiny(folder, "logging.loggers=[tensorboard,mlflow]", dead), run))
+    dead = "http://127.0.0.1:9"  # the port "discard", where nothing listens
+    monkeypatch.setattr(weights_and_biases, "START_SECONDS", 1.0)
+    for name, value in {"WANDB_BASE_URL": dead, "WANDB_API_KEY": "0" * 40}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    wandb.teardown()  # else it keeps what it read from the environment in the runs before
+    events = list(events_of(tiny(folder, ALL, f"logging.tracking_uri={dead}"), run))
     warned = [event.text for event in events if isinstance(event, Message) and event.text.startswith("logger ")]
-    for name in ("tensorboard", "mlflow"):
+    for name in ("tensorboard", "wandb", "mlflow"):
         of_it = [text for text in warned if text.startswith(f"logger {name}:")]
         assert 1 <= len(of_it) <= 2, of_it
-        assert "is off" in of_it[-1]
+        assert "the run is over" in of_it[-1]
+        assert "have not reached it" in of_it[-1]
     plain = runs[0]
     assert (run / "training_metrics.json").read_bytes() == (plain / "training_metrics.json").read_bytes()
     weights = "exports/12/backbone.safetensors"

@@ -1,11 +1,13 @@
 """A logger and the thread that feeds it, so that the training never waits for a disk or a server.
 
 In: items, handed over without waiting. Out: calls of the logger, in order, and what the user is to be told: once when
-it does not work, once when it works again, once when it is given up. While it does not work items are kept, and tried
-again after longer and longer waits.
+it does not work, once when it works again, and what has not arrived when the run is over. While it does not work items
+are kept, and tried again after longer and longer waits. An item that a working logger refuses again and again is left
+out, so that it does not block the others.
 """
 
 import queue
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +15,11 @@ from dataclasses import dataclass
 
 from dinov2.train.loggers.logger import Ending, Item, Logger, Open
 
-RETRY_SECONDS = (2.0, 10.0, 60.0, 300.0, 600.0)  # after the first failure, the second ...; then the logger is off
+RETRY_SECONDS = (2.0, 10.0, 60.0, 300.0, 600.0)  # after the first failure in a row, the second ...; the last repeats
 MOST_WAITING = 2000  # items; more are left out, and counted
 CLOSING_SECONDS = 30.0  # that the end of a run waits for what is still on its way
+LONGEST_REASON = 160  # characters
+ELSEWHERE = "All numbers are in training_metrics.json and logs/timing.json all the same."
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Courier:
         self._hurry = threading.Event()  # the run is over: no long waits any more
         self._failures = 0  # in a row
         self._lost = 0
-        self._off = False
+        self._is_over = False  # nothing is carried any more
         self._logger: Logger | None = None
         self._thread = threading.Thread(target=self._work, name=f"logger {name}", daemon=True)
 
@@ -58,8 +62,6 @@ class Courier:
 
     def put(self, item: Item) -> None:
         """Takes an item at once, whatever the logger does."""
-        if self._off:
-            return
         if self._items.qsize() >= MOST_WAITING:
             self._lost += 1
             return
@@ -80,44 +82,55 @@ class Courier:
         """Waits for what is on its way, until a moment of `time.monotonic`; a thread that hangs is left behind."""
         self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
-            self._tell("was still busy long after the end, and is left behind with what it had not taken")
+            self._tell(f"still busy {CLOSING_SECONDS:.0f} s after the end of the run, and left behind. {ELSEWHERE}")
 
     def _work(self) -> None:
-        while True:
+        while not self._is_over:
             item = self._items.get()
             if isinstance(item, str):
                 self._end(item)
                 return
-            while not self._off and not self._carried(item):
+            while not self._is_over and not self._is_done_with(item):
                 pass
 
-    def _carried(self, item: Item) -> bool:
-        """Whether the logger has taken the item; else a wait is over, or the logger is off."""
+    def _is_done_with(self, item: Item) -> bool:
+        """Whether the logger has taken the item, or will never; else a wait is over, and it is tried again."""
+        was_open = False
         try:
             if self._logger is None:
                 self._logger = self._open(self._after_step)
+            was_open = True
             item.give(self._logger)
         except Exception as error:  # whatever a foreign library raises, the training goes on
             self._failed(error)
+            if was_open and self._failures > len(self._retry_seconds):
+                self._lost += 1
+                return True
             return False
         self._after_step = max(self._after_step, item.step)
         if self._failures:
-            lost = f"; {self._lost} items were left out meanwhile" if self._lost else "; nothing was lost"
-            self._news.put(News(f"logger {self.name}: works again{lost}.", warning=False))
+            lost = f"{self._lost} items were left out meanwhile" if self._lost else "nothing was lost"
+            self._tell(f"works again; {lost}.", warning=False)
             self._failures, self._lost = 0, 0
         return True
 
     def _failed(self, error: Exception) -> None:
+        """Says so the first time, and waits until the next try is due; when the run is over there is none."""
         self._logger = None  # what has failed once may be half closed: it is opened anew
-        self._failures += 1
-        why = (str(error) or type(error).__name__).strip().splitlines()[0][:300]
-        if self._failures == 1 and not self._hurry.is_set():
-            self._tell(f"does not work ({why}). It is tried again now and then")
-        if self._failures > len(self._retry_seconds) or self._hurry.is_set():
-            self._off = True
-            self._tell(f"is off ({why}). What it has not taken is in training_metrics.json and logs/timing.json")
+        if self._hurry.is_set():
+            self._is_over = True
+            missing = (
+                max(1, self._items.qsize()) + self._lost
+            )  # the ending still waits, in place of what has just failed
+            self._tell(f"the run is over, and {missing} items have not reached it ({reason(error)}). {ELSEWHERE}")
             return
-        self._hurry.wait(self._retry_seconds[self._failures - 1])
+        self._failures += 1
+        if self._failures == 1:
+            self._tell(
+                f"does not work ({reason(error)}). The training goes on; what the logger is to get is kept, and tried "
+                "again until the run is over."
+            )
+        self._hurry.wait(self._retry_seconds[min(self._failures, len(self._retry_seconds)) - 1])
 
     def _end(self, ending: Ending) -> None:
         if self._logger is None:
@@ -125,7 +138,13 @@ class Courier:
         try:
             self._logger.close(ending)
         except Exception as error:  # as above
-            self._failed(error)
+            self._tell(f"could not be closed ({reason(error)}). {ELSEWHERE}")
 
-    def _tell(self, what: str) -> None:
-        self._news.put(News(f"logger {self.name}: {what}; the training goes on without it."))
+    def _tell(self, what: str, *, warning: bool = True) -> None:
+        self._news.put(News(f"logger {self.name}: {what}", warning=warning))
+
+
+def reason(error: Exception) -> str:
+    """What has happened, short enough for a sentence."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return textwrap.shorten(words, LONGEST_REASON, placeholder=" …").rstrip(".")

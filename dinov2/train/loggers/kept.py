@@ -1,6 +1,6 @@
 """What must outlive a process so that its successor continues the same run: its name there, and the last step told.
 
-In: RUN/logs. Out: RUN/logs/<logger>.json, whole or not there.
+In: RUN/logs, and where the logger keeps runs. Out: RUN/logs/<logger>.json, whole or not there.
 """
 
 import json
@@ -9,15 +9,16 @@ from typing import Any
 
 
 class Kept:
-    """The memory of one logger."""
+    """The memory of one logger; what was told elsewhere is forgotten."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, *, where: str) -> None:
         self._path = folder / f"{name}.json"
         try:
             found = json.loads(self._path.read_text())
         except (OSError, ValueError):
             found = {}
-        self._facts: dict[str, Any] = found if isinstance(found, dict) else {}
+        known = isinstance(found, dict) and found.get("where") == where
+        self._facts: dict[str, Any] = found if known else {"where": where}
 
     @property
     def run_id(self) -> str:

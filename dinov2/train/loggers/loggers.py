@@ -50,8 +50,8 @@ class Loggers:
                 match event:
                     case StepReport(step=step):
                         self._step = step
+                        self._show_look(event)  # first, for the numbers conclude a step
                         self._put(Numbers(step=step, values=points(event)))
-                        self._show_look(event)
                     case Message(text=text, warning=True):
                         self._put(Words(step=self._step, text=text))
                     case Ended(stopped_by=stopped_by):
@@ -84,7 +84,7 @@ class Loggers:
         asked = self._this.config.logging
         for name in asked.loggers:
             module, kind = LOGGERS[name]
-            told = replace(place, told_before=Kept(place.folder, module.MODULE).step)
+            told = replace(place, told_before=Kept(place.folder, name, where=module.runs_at(place)).step)
             courier = Courier(name, partial(_opened, kind, told), after_step=self._this.step)
             self._couriers.append(courier)
             if asked.pictures == "everywhere" or (asked.pictures == "local" and module.stays_here(place)):
@@ -110,16 +110,18 @@ class Loggers:
 
 
 def check_installed(config: Config) -> None:
-    """Imports what the configured loggers need.  Raises ConfigError, on every process alike."""
-    for name in config.logging.loggers:
-        module, _ = LOGGERS[name]
-        if find_spec(module.MODULE) is None:
-            error = ConfigError(
-                f"logging.loggers = {list(config.logging.loggers)}: {module.MODULE} is not installed. Run "
-                f"pip install 'dinov2[{module.EXTRA}]', or leave {name} out."
-            )
-            error.everywhere = True
-            raise error
+    """That the configured loggers' packages are there.  Raises ConfigError, on every process alike."""
+    asked = config.logging.loggers
+    if not (absent := [name for name in asked if find_spec(LOGGERS[name][0].MODULE) is None]):
+        return
+    packages = " and ".join(LOGGERS[name][0].MODULE for name in absent)
+    extras = ",".join(LOGGERS[name][0].EXTRA for name in absent)
+    error = ConfigError(
+        f"logging.loggers = {list(asked)}: {packages} {'is' if len(absent) == 1 else 'are'} not installed. Run "
+        f"pip install 'dinov2[{extras}]', or leave {' and '.join(absent)} out."
+    )
+    error.everywhere = True
+    raise error
 
 
 def place_of(this: Run) -> Place:

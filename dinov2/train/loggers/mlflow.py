@@ -32,12 +32,17 @@ ENVIRONMENT = {
 
 def stays_here(place: Place) -> bool:
     """Whether what it is given stays on this machine's disks."""
-    return urlparse(address_of(place)).scheme in ("", "file")
+    return urlparse(address_of(place)).scheme in ("", "file", "sqlite")
+
+
+def runs_at(place: Place) -> str:
+    """Which store of runs it is; empty: the run's own folder, wherever that is moved to."""
+    return place.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
 
 
 def address_of(place: Place) -> str:
     """Where the runs are kept."""
-    return place.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "") or (place.folder / FOLDER).resolve().as_uri()
+    return runs_at(place) or (place.folder / FOLDER).resolve().as_uri()
 
 
 def prepare() -> None:
@@ -56,9 +61,10 @@ class MLflow:
 
         self._metric = Metric
         self._client: Any = MlflowClient(tracking_uri=address_of(place))
-        self._kept = Kept(place.folder, MODULE)
+        self._kept = Kept(place.folder, MODULE, where=runs_at(place))
         self._run_id = self._kept.run_id or self._begun(place)
         self._client.update_run(self._run_id, status="RUNNING")
+        self._tell_settings(place)
         history = self._client.get_metric_history(self._run_id, STEP)
         self._told = max((point.step for point in history), default=-1)
         self._told_before = place.told_before
@@ -88,14 +94,18 @@ class MLflow:
         self._client.set_terminated(self._run_id, status=STATUS[ending])
 
     def _begun(self, place: Place) -> str:
-        """A new run with its settings."""
-        from mlflow.entities import Param
-
+        """A new run, remembered at once: what fails after this goes on with the same."""
         found = self._client.get_experiment_by_name(place.project)
         experiment = found.experiment_id if found else self._client.create_experiment(place.project)
         run_id = str(self._client.create_run(experiment, run_name=place.run_name).info.run_id)
-        params = [Param(key, value[:LONGEST_PARAM]) for key, value in place.settings.items()]
-        for first in range(0, len(params), PARAMS_AT_ONCE):
-            self._client.log_batch(run_id, params=params[first : first + PARAMS_AT_ONCE])
         self._kept.remember(run_id=run_id)
         return run_id
+
+    def _tell_settings(self, place: Place) -> None:
+        """Those that the run has not; one that it has cannot be changed there."""
+        from mlflow.entities import Param
+
+        there = self._client.get_run(self._run_id).data.params
+        params = [Param(key, value[:LONGEST_PARAM]) for key, value in place.settings.items() if key not in there]
+        for first in range(0, len(params), PARAMS_AT_ONCE):
+            self._client.log_batch(self._run_id, params=params[first : first + PARAMS_AT_ONCE])

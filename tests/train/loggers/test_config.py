@@ -19,11 +19,17 @@ def test_a_logger_stands_there_once_and_has_a_project():
     assert "logging.project is empty" in str(caught.value)
 
 
-def test_a_package_that_is_absent_is_named_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch):
-    module, _ = LOGGERS["mlflow"]
-    monkeypatch.setattr(module, "MODULE", "mlflow_that_nobody_has")
-    config = load_config(None, overrides=["logging.loggers=[mlflow]"]).config
-    with pytest.raises(ConfigError, match=r"pip install 'dinov2\[mlflow\]'"):
+def test_packages_that_are_absent_are_named_together_with_the_command_that_brings_them(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    config = load_config(None, overrides=["logging.loggers=[wandb,mlflow]"]).config
+    monkeypatch.setattr(LOGGERS["mlflow"][0], "MODULE", "mlflow_that_nobody_has")
+    with pytest.raises(
+        ConfigError, match=r"mlflow_that_nobody_has is not .* pip install 'dinov2\[mlflow\]', or leave mlf"
+    ):
+        check_installed(config)
+    monkeypatch.setattr(LOGGERS["wandb"][0], "MODULE", "wandb_that_nobody_has")
+    with pytest.raises(ConfigError, match=r"pip install 'dinov2\[wandb,mlflow\]', or leave wandb and mlflow out"):
         check_installed(config)
 
 

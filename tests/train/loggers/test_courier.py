@@ -7,7 +7,7 @@ import pytest
 
 from dinov2.train.loggers import courier as module
 from dinov2.train.loggers.courier import Courier
-from dinov2.train.loggers.logger import Ending, Numbers
+from dinov2.train.loggers.logger import Ending, Numbers, Words
 
 
 class Notebook:
@@ -60,23 +60,61 @@ def test_what_fails_for_a_while_is_told_twice_and_loses_nothing():
     assert [("server away" in text, "nothing was lost" in text) for text in told] == [(True, False), (False, True)]
 
 
-def test_what_never_works_is_given_up_and_costs_nothing_more():
-    tries: list[int] = []
+def test_what_never_works_is_told_once_and_at_the_end_with_what_has_not_arrived():
+    tries = threading.Event()
+    opened: list[int] = []
 
     def never(after_step):
-        tries.append(after_step)
+        opened.append(after_step)
+        if len(opened) > 4:  # more often than there are waits
+            tries.set()
         raise OSError("disk full")
 
     courier = Courier("disk", never, after_step=0, retry_seconds=(0.01, 0.01))
     courier.start()
     for step in range(1, 6):
         courier.put(Numbers(step=step, values={}))
+    assert tries.wait(30)
+    (first,) = [news.text for news in courier.news()]
+    assert first.startswith("logger disk: does not work (disk full). The training goes on; what the logger is to get")
+    (last,) = ended(courier)
+    assert last.startswith(
+        "logger disk: the run is over, and 5 items have not reached it (disk full). All numbers are in"
+    )
+
+
+def test_an_item_that_a_working_logger_never_takes_does_not_hold_up_the_others():
+    pages: list[object] = []
+
+    class Particular(Notebook):
+        def words(self, step, text):
+            raise ValueError(f"{text} at {step} is too long")
+
+    courier = Courier("picky", lambda _: Particular(pages, faults=[]), after_step=0, retry_seconds=(0.01, 0.01))
+    courier.start()
+    courier.put(Words(step=1, text="alas"))
+    courier.put(Numbers(step=2, values={}))
+    for _ in range(3000):
+        if pages:
+            break
+        time.sleep(0.01)
     told = ended(courier)
-    assert len(tries) <= 3
-    assert told[-1].startswith("logger disk: is off (disk full)")
-    assert len(told) <= 2
-    courier.put(Numbers(step=9, values={}))
-    assert courier._items.empty()
+    assert pages == [2, "finished"]
+    assert "alas at 1 is too long" in told[0]
+    assert told[1:] == ["logger picky: works again; 1 items were left out meanwhile."]
+
+
+def test_what_fails_only_at_the_very_end_is_not_said_to_concern_the_training():
+    class Slammed(Notebook):
+        def close(self, ending: Ending) -> None:
+            raise ConnectionError(f"gone while it was {ending}")
+
+    courier = Courier("server", lambda _: Slammed([], faults=[]), after_step=0)
+    courier.start()
+    courier.put(Numbers(step=1, values={}))
+    (told,) = ended(courier)
+    assert told.startswith("logger server: could not be closed (gone while it was finished). All numbers are in")
+    assert "training goes on" not in told
 
 
 def test_a_logger_that_hangs_holds_up_neither_the_training_nor_its_end():
