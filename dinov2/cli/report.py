@@ -19,6 +19,7 @@ EXAMPLES = """examples:
 The page needs nothing else and asks for nothing from the network; send it as it is. Several runs, or a folder of runs,
 are drawn over the same axes. A run that is still being written is shown as far as it is."""
 LEAST_SECONDS = 2.0
+SUFFIXES = (".html", ".htm")
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -51,14 +52,30 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--films {arguments.films}: give 0 or more.")
     if arguments.output.is_dir():
         raise ConfigError(f"--output {arguments.output}: a folder; give the page a name, such as report.html in it.")
-    while True:
-        written = _write(arguments)
-        if arguments.every is None or written.is_over:
-            break
-        time.sleep(arguments.every)
-    if arguments.every is not None:
-        stdout.print("no run is running or waiting any more; the page stays as it is", markup=False)
+    if arguments.output.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"--output {arguments.output}: what is written is a page; give it a name that ends in .html.")
+    if arguments.every is None:
+        _write(arguments)
+    else:
+        _follow(arguments)
     return 0
+
+
+def _follow(arguments: argparse.Namespace) -> None:
+    """Writes the page again and again until the runs are over; one that is interrupted stays as it was last."""
+    from dinov2.report import settle
+
+    try:
+        written = _write(arguments)
+        if not written.is_over:
+            stdout.print(f"again every {arguments.every:g} s until no run is running or waiting; Ctrl-C ends it sooner")
+        while not written.is_over:
+            time.sleep(arguments.every)
+            written = _write(arguments)
+    except KeyboardInterrupt:
+        settle(arguments.output)
+        raise
+    stdout.print("no run is running or waiting any more; the page stays as it is", markup=False)
 
 
 def _write(arguments: argparse.Namespace) -> "Written":

@@ -3,6 +3,6 @@
 In: run folders, finished or still being written. Out: a page. Nothing in a run's folder is touched.
 """
 
-from dinov2.report.page import Written, write_report
+from dinov2.report.page import Written, settle, write_report
 
-__all__ = ["Written", "write_report"]
+__all__ = ["Written", "settle", "write_report"]

@@ -95,6 +95,19 @@ def groups_of(record: Record) -> list[tuple[str, tuple[Bar, ...], int]]:
     return found
 
 
+def words_of(record: Record) -> tuple[str, ...]:
+    """What the run is, in a line: network, pictures, machine, code."""
+    facts = dict(_facts(record))
+    pictures = _data(record).get("pictures")
+    words = [
+        facts["network"],
+        f"{pictures:,} pictures" if isinstance(pictures, int) else "",
+        facts["hardware"],
+        f"commit {facts['commit']}" if facts.get("commit") else "",
+    ]
+    return tuple(word for word in words if word)
+
+
 def facts_of(record: Record) -> list[tuple[str, str]]:
     """Data, machine, versions, code: what is known of them."""
     return [(name, text) for name, text in _facts(record) if text]

@@ -17,6 +17,7 @@ from dinov2.report.series import Series
 
 TOLD = "looks/told"
 WAIT = "data_wait_percent"  # of the step's time; made here of two logged numbers
+CLIP, CHANCE = "clip", "chance"  # where gradients are cut; what a guess would score
 COUNTERS = ("pictures_seen", "nonfinite_steps", "unreadable_files", "skipped", "seconds_left", "data_wait_seconds")
 PROBE = re.compile(r"(?P<probe>[^/]+)/(?P<split>[^/]+)/(?P<score>macro_auroc|accuracy)$")
 OF_CLASS = re.compile(r"(?P<probe>[^/]+)/(?P<split>[^/]+)/auroc/(?P<name>.+)$")
@@ -31,7 +32,7 @@ class Plan:
     note: str = ""
     unit: str = ""
     may_be_log: bool = True
-    reference: str = ""  # "dino" or "ibot": ln K of that head; "clip": where gradients are cut
+    reference: str = ""  # "dino" or "ibot": ln K of that head; CLIP; CHANCE
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ FEATURES = (
     Plan("monitor/effective_dimension", "Effective dimension", "participation ratio", may_be_log=False),
     Plan("monitor/mean_cosine", "Mean cosine", "1: all pictures look alike", may_be_log=False),
     Plan("monitor/patch_smoothness", "Patch smoothness", "near 0: patches say nothing of their place", "", False),
-    Plan(TOLD, "Hidden patches told", "0: a uniform guess, 1: certain and right", "", False),
+    Plan(TOLD, "Hidden patches predicted", "0: a uniform guess, 1: certain and right", "", False),
     Plan(
         "monitor/teacher_entropy",
         "Teacher entropy, monitored",
@@ -99,10 +100,10 @@ SPEED = (
     Plan("seconds_per_step", "Time of a step", "", "s"),
     Plan(WAIT, "Wait for data", "of the step's time", "%", False),
     Plan("monitor_seconds", "Time of a look", "what the monitors took", "s", False),
-    Plan("matrix_share", "Share of the matrix rate", "of what the device can multiply", "", False),
+    Plan("matrix_share", "Share of the matrix rate", "of what the device multiplies at most", "", False),
     Plan("gpu_memory_gib", "GPU memory", "", "GiB", False),
     Plan("memory_gib", "Memory of the process", "", "GiB", False),
-    Plan("cpu_share", "CPU in use", "", "", False),
+    Plan("cpu_share", "CPU in use", "share of the cores that it may use", "", False),
 )
 PARTS = {
     "grad_norm_backbone": "Gradient norm, backbone",
@@ -131,7 +132,7 @@ def chapters_of(numbers: Sequence[Mapping[str, Series]]) -> tuple[Chapter, ...]:
             name,
             PARTS.get(name, f"Gradient norm, {name.removeprefix('grad_norm_')}"),
             "before clipping",
-            reference="clip",
+            reference=CLIP,
         )
         for name in names
         if name.startswith("grad_norm_")
@@ -158,7 +159,9 @@ def chapters_of(numbers: Sequence[Mapping[str, Series]]) -> tuple[Chapter, ...]:
 
 def reference_of(plan: Plan, record: Record) -> tuple[float, str] | None:
     """The value that a chart of this run has dashes at, and its name."""
-    if plan.reference == "clip":
+    if plan.reference == CHANCE:
+        return 0.5, "chance"
+    if plan.reference == CLIP:
         value = record.setting("optim.clip_grad")
         return (float(value), "clipped above") if isinstance(value, int | float) and value > 0 else None
     if not plan.reference:
@@ -171,15 +174,17 @@ def reference_of(plan: Plan, record: Record) -> tuple[float, str] | None:
 def _score(name: str) -> Plan | None:
     if (found := PROBE.match(name)) is None:
         return None
-    score = "macro AUROC" if found["score"] == "macro_auroc" else "accuracy"
-    return Plan(name, f"{probe_name(found['probe'])}, {score}", f"on {found['split']}", may_be_log=False)
+    is_area = found["score"] == "macro_auroc"
+    title = f"{probe_name(found['probe'])}, {'macro AUROC' if is_area else 'accuracy'}"
+    return Plan(name, title, f"on {found['split']}", may_be_log=False, reference=CHANCE if is_area else "")
 
 
 def _of_class(name: str) -> Plan | None:
     if (found := OF_CLASS.match(name)) is None:
         return None
     title = found["name"].removeprefix("label_").replace("_", " ")
-    return Plan(name, title, f"{probe_name(found['probe'])}, AUROC on {found['split']}", may_be_log=False)
+    note = f"{probe_name(found['probe'])}, AUROC on {found['split']}"
+    return Plan(name, title, note, may_be_log=False, reference=CHANCE)
 
 
 def probe_name(word: str) -> str:

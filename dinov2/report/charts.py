@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dinov2.report.catalogue import PROBE, Plan, reference_of
+from dinov2.report.catalogue import CHANCE, CLIP, FEATURES, OF_CLASS, PROBE, Plan, reference_of
 from dinov2.report.envelope import Envelope, envelope
 from dinov2.report.folder import Record
 from dinov2.report.scale import Scale, Tick, figure, scale_of, short
@@ -19,7 +19,8 @@ from dinov2.report.series import Series
 
 WIDTH, HEIGHT = 340, 130  # of the drawing area
 NUM_COLOURS = 8
-FEW_POINTS = 70  # which are drawn as dots too
+FEW_POINTS = 70  # which are drawn as dots too, where they stand apart
+DOT_ROOM = 4.0
 MOST_REFERENCES = 3
 MOST_LOST = 60  # marks of steps that were not finite
 TYPICAL_LOW = 5  # percentile
@@ -49,12 +50,14 @@ class Reference:
     y: float
     text: str
     below: bool  # the text stands below the line
+    runs: tuple[int, ...]  # that it is for
 
 
 @dataclass(frozen=True)
 class Mark:
     """A chosen checkpoint."""
 
+    run: int
     x: float
     colour: int
     text: str
@@ -82,12 +85,15 @@ def chart_of(plan: Plan, records: Sequence[Record], *, numbers: Sequence[Numbers
     """The runs that have the number, from step 0 to `last_step`."""
     there = [(i, one[plan.key]) for i, one in enumerate(numbers) if plan.key in one]
     across = Scale(0.0, float(max(1, last_step)))
-    references = _references(plan, [records[i] for i, _ in there])
-    up = _scale([series for _, series in there], [value for value, _ in references], may_be_log=plan.may_be_log)
+    references = _references(plan, {i: records[i] for i, _ in there})
+    up = _scale([series for _, series in there], [value for value, _ in references], plan=plan)
     lines = tuple(_line(i, series, across=across, up=up) for i, series in there)
+    is_score = PROBE.match(plan.key) or OF_CLASS.match(plan.key)
+    # where a choice is made, and in one run also where it shows; in every chart marks would be a thicket
+    marking = there if is_score or (len(records) == 1 and plan in FEATURES) else []
     marks = tuple(
         mark
-        for i, series in there
+        for i, series in marking
         if (mark := _mark(i, series, key=plan.key, record=records[i], across=across, up=up)) is not None
     )
     values = np.concatenate([series.finite.values for _, series in there])
@@ -116,26 +122,35 @@ def constants_of(plans: Sequence[Plan], *, numbers: Sequence[Numbers]) -> dict[s
     return found
 
 
-def _references(plan: Plan, records: Sequence[Record]) -> list[tuple[float, str]]:
-    found = dict.fromkeys(one for record in records if (one := reference_of(plan, record)) is not None)
-    return list(found)[:MOST_REFERENCES]
+def _references(plan: Plan, records: Mapping[int, Record]) -> dict[tuple[float, str], tuple[int, ...]]:
+    """Value and name of each level line -> the runs that it is for."""
+    found: dict[tuple[float, str], tuple[int, ...]] = {}
+    for run, record in records.items():
+        if (one := reference_of(plan, record)) is not None:
+            found[one] = (*found.get(one, ()), run)
+    return dict(list(found.items())[:MOST_REFERENCES])
 
 
-def _scale(series: Sequence[Series], references: Sequence[float], *, may_be_log: bool) -> Scale:
+def _scale(series: Sequence[Series], references: Sequence[float], *, plan: Plan) -> Scale:
     values = np.concatenate([one.finite.values for one in series])
     low, high = float(values.min()), float(values.max())
-    # a level far above all values would press them into a line at the bottom
-    near = [one for one in references if not may_be_log or low <= one <= 2 * high]
+    # a level far from all values would press them into a line at the edge
+    if plan.reference == CLIP:
+        near = [one for one in references if low <= one <= 2 * high]
+    elif plan.reference == CHANCE:
+        near = [one for one in references if 2 * low - high <= one <= high]
+    else:
+        near = list(references)
     low, high = min([low, *near]), max([high, *near])
     positive = low > 0
     typical = max(low, float(np.percentile(values, TYPICAL_LOW))) if positive else None
-    return scale_of(low, high, may_be_log=may_be_log and positive, typical_low=typical)
+    return scale_of(low, high, may_be_log=plan.may_be_log and positive, typical_low=typical)
 
 
 def _line(run: int, series: Series, *, across: Scale, up: Scale) -> Line:
     reduced = envelope(series, columns=WIDTH, first=across.low, last=across.high)
     x, y = _x(reduced.steps, across=across), _y(reduced.mean, up=up)
-    few = len(x) <= FEW_POINTS and len(series) <= FEW_POINTS
+    few = len(series) <= FEW_POINTS and (len(x) < 2 or x[-1] - x[0] >= DOT_ROOM * (len(x) - 1))
     lost = _x(reduced.lost[:: max(1, len(reduced.lost) // MOST_LOST)].astype(np.float64), across=across)
     return Line(
         run=run,
@@ -158,13 +173,13 @@ def _mark(run: int, series: Series, *, key: str, record: Record, across: Scale, 
     y = _y(series.finite.values[at], up=up)[0] if len(at) else None
     # only where curves rise, as scores do, is there room for a word below them
     text = f"best {short(record.best.step)}" if PROBE.match(key) else ""
-    return Mark(x, run % NUM_COLOURS, text, y, is_right=x > WIDTH - 60)
+    return Mark(run, x, run % NUM_COLOURS, text, y, is_right=x > WIDTH - 60)
 
 
-def _placed(references: Sequence[tuple[float, str]], *, up: Scale) -> tuple[Reference, ...]:
-    inside = [(value, text) for value, text in references if up.low <= value <= up.high]
-    heights = [(round(HEIGHT * (1 - up.share(value)), 1), text) for value, text in inside]
-    return tuple(Reference(y, text, below=y < HEIGHT / 4) for y, text in heights)
+def _placed(references: Mapping[tuple[float, str], tuple[int, ...]], *, up: Scale) -> tuple[Reference, ...]:
+    inside = [(value, text, runs) for (value, text), runs in references.items() if up.low <= value <= up.high]
+    heights = [(round(HEIGHT * (1 - up.share(value)), 1), text, runs) for value, text, runs in inside]
+    return tuple(Reference(y, text, below=y < HEIGHT / 4, runs=runs) for y, text, runs in heights)
 
 
 def _hover(reduced: Envelope, x: Sequence[float]) -> str:

@@ -7,8 +7,8 @@ means of its logged lines.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from dinov2.report.series import Series
 from dinov2.train.monitors.alarms import Alarms
 
 Grade = Literal["bad", "warn", "note", "good"]
-ORDER: tuple[Grade, ...] = ("bad", "warn", "note", "good")
+ORDER: tuple[Grade, ...] = ("bad", "warn", "good", "note")
 WINDOWS = 20  # of a run without looks, each heard as one
 WAIT_PERCENT = 10.0
 SPIKE = 20.0  # times the median gradient norm
@@ -42,11 +42,12 @@ Numbers = Mapping[str, Series]
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence; `advice` is what to do."""
+    """A sentence; `advice` is what to do. `more` sentences are those for which the same is to be done."""
 
     grade: Grade
     text: str
     advice: str = ""
+    more: tuple[str, ...] = ()
 
 
 def findings_of(record: Record, *, numbers: Numbers) -> tuple[Finding, ...]:
@@ -54,10 +55,29 @@ def findings_of(record: Record, *, numbers: Numbers) -> tuple[Finding, ...]:
     found = [*_of_state(record), *_alarms(record, numbers), *_of_faults(record, numbers), *_of_trend(record, numbers)]
     found += _of_speed(numbers)
     if numbers and not any(one.grade in ("bad", "warn") for one in found):
-        looked = "monitor/rankme" in numbers
-        text = "No alarm holds: no loss term is at its uniform value"
-        found.append(Finding("good", text + (", features keep their rank and differ." if looked else ".")))
-    return tuple(sorted(found, key=lambda one: ORDER.index(one.grade)))
+        found.append(_of_peace(record, numbers))
+    return _together(sorted(found, key=lambda one: ORDER.index(one.grade)))
+
+
+def _of_peace(record: Record, numbers: Numbers) -> Finding:
+    """That nothing is wrong, as far as it can be said."""
+    num_looks, patience = len(numbers.get("monitor/rankme", ())), record.setting("monitors.patience", 1)
+    if 0 < num_looks < patience:
+        so_far = "1 so far" if num_looks == 1 else f"{num_looks} so far"
+        return Finding(
+            "note", f"Too early to say that all is well: it takes {patience} looks at the teacher, {so_far}."
+        )
+    text = "No alarm holds: no loss term is at its uniform value"
+    return Finding("good", f"{text}, features keep their rank and differ." if num_looks else f"{text}.")
+
+
+def _together(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Those that give the same advice as one."""
+    kept: dict[tuple[str, str], Finding] = {}
+    for place, one in enumerate(found):
+        key = (one.grade, one.advice or str(place))
+        kept[key] = replace(kept[key], more=(*kept[key].more, one.text)) if key in kept else one
+    return tuple(kept.values())
 
 
 def _of_state(record: Record) -> Iterator[Finding]:
@@ -111,7 +131,10 @@ def _lines(numbers: Numbers) -> Iterator[tuple[int, dict[str, float]]]:
     """The looks of the monitors; of a run without them, means over windows of what was logged."""
     looks = numbers.get("monitor/rankme")
     if looks is not None:
-        at = {name: dict(zip(one.steps.tolist(), one.values.tolist(), strict=True)) for name, one in numbers.items()}
+        at = {}
+        for name, one in numbers.items():
+            looked = np.isin(one.steps, looks.steps)
+            at[name] = dict(zip(one.steps[looked].tolist(), one.values[looked].tolist(), strict=True))
         for step in looks.steps.tolist():
             yield step, {name: values[step] for name, values in at.items() if step in values}
         return

@@ -12,7 +12,7 @@ from typing import Any
 
 from dinov2.backbone_card import read_card
 from dinov2.checkpoint.reading import read_facts
-from dinov2.errors import CheckpointError, WeightsError
+from dinov2.errors import CheckpointError, LaunchError, WeightsError
 from dinov2.launch import RunReport, read_runs
 from dinov2.looks import Films, Look, read_films, read_looks
 from dinov2.report.series import Numbers, read_numbers
@@ -59,8 +59,12 @@ class Record:
 
 
 def read_records(folders: Sequence[Path]) -> list[Record]:
-    """A record of every run in the folders.  Raises LaunchError where there is none."""
-    reports = read_runs(folders)
+    """A record of every run in the folders, each once.  Raises LaunchError where there is none, or a file is named."""
+    for folder in folders:
+        if folder.is_file():
+            raise LaunchError(f"{folder}: a file. Give the folder of the run: {folder.parent}")
+    # one run may be named twice, or stand in a folder that is named too
+    reports = list({report.path.resolve(): report for report in read_runs(folders)}.values())
     names = _names([report.path for report in reports])
     return [_read(report, name=name) for report, name in zip(reports, names, strict=True)]
 

@@ -1,7 +1,7 @@
 "use strict";
 // Without this script everything is there but the values under the pointer, hiding a run, and the looks between first and last.
 (() => {
-  const LEFT = 46, WIDE = 400;
+  const LEFT = 54, WIDE = 408, NEAR = 12;
   const svgs = [...document.querySelectorAll("figure.chart svg")];
   const names = [...document.querySelectorAll("[data-run-name]")].map((one) => one.dataset.runName);
   const points = new WeakMap();
@@ -36,8 +36,9 @@
     let at = null;
     for (const line of lines) {
       const list = pointsOf(line);
-      if (!list.length) continue;
       const found = list[nearest(list, x)];
+      // a run that ended long before, or began long after, has nothing to say here
+      if (lines.length > 1 && (x > list[list.length - 1][0] + NEAR || x < list[0][0] - NEAR)) continue;
       if (at === null || Math.abs(found[0] - x) < Math.abs(at[0] - x)) at = found;
       rows.push([line, found]);
     }
@@ -53,6 +54,7 @@
       if (found.length > 3) range.textContent = ` ${number(found[3])} to ${number(found[4])}`;
       row.append(range);
       if (names.length > 1) row.append(` ${names[Number(line.dataset.run)]}`);
+      if (found[1] !== at[1]) range.textContent += ` at ${found[1].toLocaleString("en")}`;
       tip.append(row);
     }
     cross(at[0]);
@@ -66,20 +68,26 @@
   };
   const hide = () => { tip.hidden = true; cross(null); };
   for (const svg of svgs) {
-    svg.addEventListener("pointermove", (event) => {
+    const read = (event) => {
       const box = svg.getBoundingClientRect();
       show(svg, ((event.clientX - box.left) / box.width) * WIDE - LEFT);
-    });
-    svg.addEventListener("pointerleave", hide);
+    };
+    svg.addEventListener("pointermove", read);
+    svg.addEventListener("pointerdown", read);
+    // what a finger has touched stays until it touches elsewhere
+    svg.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") hide(); });
     svg.addEventListener("blur", hide);
     svg.addEventListener("keydown", (event) => {
       const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key], line = svg.querySelector("[data-points]");
       if (!move || !line) return;
       event.preventDefault();
-      const list = pointsOf(line), from = nearest(list, Number(svg.dataset.at ?? 0));
-      show(svg, list[Math.min(list.length - 1, Math.max(0, from + move))][0]);
+      const list = pointsOf(line), last = list.length - 1;
+      const at = svg.dataset.at === undefined ? (move > 0 ? 0 : last) : nearest(list, Number(svg.dataset.at)) + move;
+      show(svg, list[Math.min(last, Math.max(0, at))][0]);
     });
   }
+  addEventListener("pointerdown", (event) => { if (!event.target.closest("figure.chart")) hide(); });
+  addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
   const ofRun = (run) => document.querySelectorAll(`svg [data-of="${run}"]`);
   for (const button of document.querySelectorAll(".legend button")) {
     const run = button.dataset.run;
@@ -101,7 +109,7 @@
     const turn = () => {
       const at = Number(range.value);
       label.textContent = `step ${steps[at].toLocaleString("en")}`;
-      player.querySelector("span").textContent = told.length ? `hidden patches told ${told[at].toFixed(2)}` : "";
+      player.querySelector("span").textContent = told.length ? `hidden patches predicted ${told[at].toFixed(2)}` : "";
       maps.forEach((map) => { map.style.backgroundPosition = places[at]; });
     };
     player.hidden = false;
@@ -120,4 +128,30 @@
     });
     turn();
   }
+  // A page that is written again while a run goes on loads itself: what was opened, hidden and chosen stays so.
+  const KEEP = `dinov2 report ${location.pathname}`;
+  const ranges = [...document.querySelectorAll(".player input")], folded = [...document.querySelectorAll("details")];
+  const buttons = [...document.querySelectorAll(".legend button")];
+  const reloads = document.querySelector('meta[http-equiv="refresh"]') !== null;
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(KEEP) ?? "null");
+    if (kept !== null) {
+      sessionStorage.removeItem(KEEP);
+      folded.forEach((one) => { const at = kept.folded.find(([name]) => name === one.dataset.name); if (at) one.open = at[1]; });
+      buttons.forEach((one) => { if (kept.hidden.includes(names[Number(one.dataset.run)])) one.click(); });
+      ranges.forEach((one, i) => {
+        if (kept.looks[i] === undefined || kept.looks[i] === null) return;
+        one.value = kept.looks[i];
+        one.dispatchEvent(new Event("input"));
+      });
+      scrollTo(0, kept.top);
+    }
+    if (reloads) addEventListener("pagehide", () => sessionStorage.setItem(KEEP, JSON.stringify({
+      top: scrollY,
+      folded: folded.map((one) => [one.dataset.name, one.open]),
+      hidden: buttons.filter((one) => one.getAttribute("aria-pressed") === "false").map((one) => names[Number(one.dataset.run)]),
+      // the newest look stays the newest
+      looks: ranges.map((one) => (one.value === one.max ? null : Number(one.value))),
+    })));
+  } catch { /* a browser that keeps nothing for files begins at the top again */ }
 })();

@@ -6,6 +6,7 @@ In: folders of runs. Out: a file, replaced in one moment, so that a page that is
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from dinov2 import __version__
 from dinov2.errors import ConfigError
@@ -23,11 +24,11 @@ from dinov2.report.about import (
     Skipped,
     bad_files_of,
     cards_of,
-    duration,
     facts_of,
     groups_of,
     recent,
     skipped_of,
+    words_of,
 )
 from dinov2.report.catalogue import Chapter, chapters_of, numbers_of
 from dinov2.report.charts import NUM_COLOURS, Chart, chart_of, constants_of
@@ -40,6 +41,8 @@ from dinov2.report.settings import Against, Setting, against_preset, differing
 
 FOLDER = Path(__file__).parent
 FILMS_OF_ONE, FILMS_OF_SEVERAL = 12, 4
+REFRESH = re.compile(r'<meta http-equiv="refresh"[^>]*>\n?')
+BREAKS = re.compile(r"[._/,](?=\w)")
 MOST_RUNS = 24  # eight colours, each whole, dashed and dotted
 SIDE_BY_SIDE = (
     "knn/val/macro_auroc",
@@ -74,6 +77,7 @@ class RunView:
     colour: int
     dash: int
     record: Record
+    words: tuple[str, ...]
     cards: list[Card]
     findings: tuple[Finding, ...]
     against: Against | None
@@ -82,6 +86,7 @@ class RunView:
     bad_files: list[tuple[str, str]]
     skipped: list[Skipped]
     gallery: Gallery | None
+    first_look: int | None  # a step to come
     newest: dict[str, str]
 
 
@@ -148,6 +153,7 @@ def _view(number: int, record: Record, *, numbers: dict[str, Series], most_films
         colour=number % NUM_COLOURS,
         dash=number // NUM_COLOURS,
         record=record,
+        words=words_of(record),
         cards=cards_of(record, numbers=numbers),
         findings=findings_of(record, numbers=numbers),
         against=against_preset(record),
@@ -156,8 +162,16 @@ def _view(number: int, record: Record, *, numbers: dict[str, Series], most_films
         bad_files=bad_files_of(record),
         skipped=skipped_of(numbers),
         gallery=gallery_of(record, most_films=most_films),
+        first_look=_first_look(record),
         newest=newest,
     )
+
+
+def _first_look(record: Record) -> int | None:
+    """The step of the first look at the films, where it is still to come."""
+    every, films = (record.setting(f"monitors.{key}", 0) for key in ("every_steps", "films"))
+    is_to_come = record.state in ("running", "waiting") and not record.looks and films and every
+    return int(every) if is_to_come and record.step < every <= (record.total_steps or every) else None
 
 
 def _text(views: Sequence[RunView], *, numbers: Sequence[dict[str, Series]], refresh_seconds: float | None) -> str:
@@ -173,13 +187,14 @@ def _text(views: Sequence[RunView], *, numbers: Sequence[dict[str, Series]], ref
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": lambda value: f"{value:,}", "duration": duration}
+    environment.filters |= {"number": lambda value: f"{value:,}", "breakable": breakable}
     values: dict[str, Any] = {
         "title": records[0].name if len(records) == 1 else f"{len(records)} runs",
         "views": views,
         "chapters": [one for one in chapters if one.charts or one.constants],
         "ids": {key: number for number, key in enumerate(charts)},
         "places": places_of,
+        "has_best": any(record.best is not None for record in records),
         "side_by_side": [charts[key] for key in SIDE_BY_SIDE if key in charts][:MOST_SIDE_BY_SIDE],
         "differing": _limited(differing(records)) if len(records) > 1 else (),
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
@@ -190,6 +205,11 @@ def _text(views: Sequence[RunView], *, numbers: Sequence[dict[str, Series]], ref
         "style": Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
     }
     return environment.get_template("page.html").render(**values)
+
+
+def breakable(text: str) -> Markup:
+    """A key, a path or a list, that may go on in the next line after a dot, slash, underscore or comma."""
+    return Markup(BREAKS.sub(r"\g<0><wbr>", str(escape(text))))
 
 
 def places_of(gallery: Gallery) -> list[str]:
@@ -214,8 +234,19 @@ def _chapter(
     return ChapterView(chapter, charts, tuple(constants.values()))
 
 
+def settle(output: Path) -> None:
+    """A page that is not written again: it stays as it is, and no longer loads itself."""
+    _partial(output).unlink(missing_ok=True)
+    if output.is_file():
+        _write(output, REFRESH.sub("", output.read_text(encoding="utf-8"), count=1))
+
+
+def _partial(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial")
+
+
 def _write(output: Path, text: str) -> int:
-    partial = output.with_name(f".{output.name}.partial")
+    partial = _partial(output)
     data = text.encode("utf-8")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

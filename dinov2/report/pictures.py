@@ -55,6 +55,7 @@ class FilmRow:
     label: str
     uri: str
     sprites: dict[str, Sprite]
+    num_hidden: int  # patches
     first: tuple[Neighbour, ...]
     last: tuple[Neighbour, ...]
 
@@ -148,6 +149,7 @@ def _film(record: Record, film: int, *, looks: Sequence[Look], hides: bool) -> F
         label=label,
         uri=film_uri(films.thumbnails[film], side=FILM_PX),
         sprites=sprites,
+        num_hidden=int(looks[-1].masks[film].sum()),
         first=_neighbours(record, looks[0], film=film, label=label) if len(looks) > 1 else (),
         last=last,
     )

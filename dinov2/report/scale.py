@@ -11,6 +11,8 @@ DECADES_FOR_LOG = 1.6  # between the edges, above which a linear axis shows only
 LEAST_SPAN = 1e-3  # of the values, below which an axis would show rounding
 SMALL = 1e-3
 LARGE = 1e5
+LEAST_TICKS = 3
+ROOM_OF_ONE = 0.2
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def scale_of(low: float, high: float, *, may_be_log: bool, typical_low: float | 
         room = 0.05 * (high - low)
         # nothing that is never negative gets an axis that begins below 0
         return Scale(max(0.0, low - room) if low >= 0 else low - room, high + room)
-    room = 5 * LEAST_SPAN * max(abs(low), abs(high)) or 1.0  # as good as constant
+    # as good as constant; of a single value nothing is known but its size
+    room = (ROOM_OF_ONE if low == high else 5 * LEAST_SPAN) * max(abs(low), abs(high)) or 1.0
     return Scale(low - room, high + room)
 
 
@@ -91,9 +94,17 @@ def figure(value: float) -> str:
 def _linear_ticks(low: float, high: float, *, most: int) -> Iterator[float]:
     rough = (high - low) / most
     unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= rough * (1 - 1e-9))
-    for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
-        yield number * step
+    steps = [factor * unit for factor in (0.5, 1, 2, 5, 10)]
+    place = next(i for i, step in enumerate(steps) if step >= rough * (1 - 1e-9))
+    # an axis with one number on it tells nothing of what lies between
+    while len(numbers := _multiples(steps[place], low, high)) < LEAST_TICKS and place:
+        place -= 1
+    for number in numbers:
+        yield number * steps[place]
+
+
+def _multiples(step: float, low: float, high: float) -> range:
+    return range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
 
 
 def _log_ticks(low: float, high: float, *, most: int) -> Iterator[float]:

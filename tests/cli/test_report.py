@@ -1,8 +1,13 @@
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from dinov2.cli import main
+from dinov2.train.run_folder import open_run_folder
+from tests.integration.runs import command, environment
 from tests.report.runs import small_run
 
 
@@ -35,3 +40,26 @@ def test_a_folder_without_a_run_is_one_message_with_exit_code_2(tmp_path, capsys
 def test_an_output_that_is_a_folder_is_refused(run, capsys):
     assert main(["report", str(run), "--output", str(run)]) == 2
     assert "give the page a name" in capsys.readouterr().err
+
+
+def test_what_is_written_has_the_name_of_a_page(run, capsys):
+    config = (run / "config.yaml").read_bytes()
+    assert main(["report", str(run), "--output", str(run / "config.yaml")]) == 2
+    assert "a name that ends in .html" in capsys.readouterr().err
+    assert (run / "config.yaml").read_bytes() == config
+
+
+def test_a_page_that_is_followed_stays_as_it_was_last_when_interrupted(run):
+    output = run.parent / "p.html"
+    words = command("report", str(run), "--output", str(output), "--every", "60")
+    with open_run_folder(run, is_main=True):
+        process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        said = [process.stdout.readline(), process.stdout.readline()]
+        assert '<meta http-equiv="refresh" content="60">' in output.read_text()
+        time.sleep(0.2)  # until it waits
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    assert "Ctrl-C ends it sooner" in said[1]
+    assert '<meta http-equiv="refresh"' not in output.read_text()
+    assert not list(run.parent.glob(".*.partial"))

@@ -28,10 +28,14 @@ class Page(HTMLParser):
         self.loads: list[str] = []
         self.charts: list[str] = []
         self._open: list[str] = []
+        self._goes_on = False  # after a place where a long word may be broken
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
+        if tag == "wbr":
+            self._goes_on = True
+            return
         self._open.append(tag)
         self.loads += [str(given[name]) for name in ("src", "srcset", "data") if name in given]
         if tag == "link" or (tag == "a" and not str(given.get("href")).startswith("#")):
@@ -45,7 +49,10 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         if not {"script", "style"} & set(self._open):
+            if self._goes_on:
+                data = self.words.pop() + data
             self.words.append(data)
+            self._goes_on = False
 
     @property
     def text(self) -> str:

@@ -2,20 +2,34 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from dinov2.backbone_card import BackboneCard
 from dinov2.errors import ConfigError, LaunchError
-from dinov2.report import write_report
+from dinov2.report import settle, write_report
+from dinov2.train.run_folder import open_run_folder
 from tests.report.runs import Page, small_run, write_lines
 
 
 def report(*runs: Path, **words) -> Page:
     output = runs[0].parent / "page.html"
     write_report(runs, output=output, **words)
-    return Page(output.read_text())
+    return Page(read(output))
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def chart(page: Path, title: str) -> str:
+    """The drawing with this title."""
+    found = re.search(rf'<figure class="chart"[^>]*><figcaption><h3>{title}<.*?</figure>', read(page), re.DOTALL)
+    assert found is not None
+    return found[0]
 
 
 @pytest.fixture
@@ -58,8 +72,6 @@ def test_fewer_films_are_shown_when_asked_for_and_none_at_0(run):
 
 
 def test_names_of_films_that_may_say_something_of_a_patient_are_not_shown(run):
-    from dataclasses import replace
-
     from dinov2.looks import read_films, write_films
 
     films = read_films(run)
@@ -188,3 +200,87 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 def test_a_page_that_cannot_be_written_is_one_message(run):
     with pytest.raises(ConfigError, match="cannot be written"):
         write_report([run], output=run / "config.yaml" / "page.html")
+
+
+def test_a_run_that_is_named_twice_is_shown_once(run):
+    assert "side by side" not in report(run, run.parent, run / ".." / run.name).text
+
+
+def test_a_file_in_place_of_a_folder_is_told_which_folder_to_give(run):
+    with pytest.raises(LaunchError, match=f"Give the folder of the run: {re.escape(str(run))}"):
+        write_report([run / "config.yaml"], output=run.parent / "page.html")
+
+
+def test_alarms_with_the_same_advice_stand_together_and_say_it_once(run):
+    lines = [json.loads(line) for line in (run / "training_metrics.json").read_text().splitlines()]
+    write_lines(
+        run / "training_metrics.json",
+        [line | {f"dino_{crops}_cross_entropy": math.log(65_536) for crops in ("global", "local")} for line in lines],
+    )
+    text = report(run).text
+    assert "The loss dino_global is at the value" in text
+    assert "The loss dino_local is at the value" in text
+    assert text.count("Nothing is learnt from it") == 1
+
+
+def test_nothing_is_called_well_before_as_many_looks_as_an_alarm_takes(tmp_path):
+    run = small_run(tmp_path / "run", num_looks=1)
+    lines = [json.loads(line) for line in (run / "training_metrics.json").read_text().splitlines()]
+    write_lines(run / "training_metrics.json", [line | {"nonfinite_steps": 0} for line in lines])
+    text = report(run).text
+    assert "Too early to say that all is well: it takes 2 looks" in text
+    assert "No alarm holds" not in text
+
+
+def test_scores_that_are_near_it_stand_beside_chance(run):
+    lines = [json.loads(line) for line in (run / "training_metrics.json").read_text().splitlines()]
+    assert "chance" not in report(run).text  # between 0.7 and 0.9 it would be far below
+    for line in lines:
+        if "knn/val/macro_auroc" in line:
+            line["knn/val/macro_auroc"] = 0.5 + line["step"] / 200
+    write_lines(run / "training_metrics.json", lines)
+    assert "chance" in report(run).text
+
+
+def test_the_chosen_checkpoint_is_marked_where_it_was_chosen(run):
+    (run / "exports/best").mkdir(parents=True)
+    BackboneCard(
+        arch="vit_large", architecture={}, resolution_px=224, in_chans=3, mean=(0.5,), std=(0.5,), step=30,
+        provenance={"selected_by": "knn/val/macro_auroc", "select_mode": "max", "score": 0.8},
+    ).write(run / "exports/best")  # fmt: skip
+    page = report(run)
+    assert "best 30" in page.text
+    assert "best kNN AUROC, step 30" in page.text
+    assert '"marked"' not in chart(run.parent / "page.html", "Learning rate")
+    assert '"marked"' in chart(run.parent / "page.html", "kNN, macro AUROC")
+
+
+def test_of_several_runs_each_small_chart_has_its_own_level(tmp_path):
+    first, second = small_run(tmp_path / "sweep/a"), small_run(tmp_path / "sweep/b", seed=1)
+    config = yaml.safe_load((second / "config.yaml").read_text())
+    config["dino"]["head_n_prototypes"] = 1024
+    (second / "config.yaml").write_text(yaml.safe_dump(config))
+    report(first.parent)
+    figures = read(tmp_path / "page.html").split("<figure>")[1:]
+    rows = [one.partition("</svg>")[0] for one in figures if 'aria-label="iBOT, hidden patches"' in one]
+    assert [re.findall(r"ln [\d,]+", row) for row in rows] == [["ln 65,536"], ["ln 1,024"]]
+
+
+def test_a_page_of_a_running_training_loads_itself_until_it_is_settled(run):
+    output = run.parent / "page.html"
+    with open_run_folder(run, is_main=True):
+        report(run, refresh_seconds=5.0)
+        assert '<meta http-equiv="refresh" content="5">' in read(output)
+    settle(output)
+    assert '<meta http-equiv="refresh"' not in read(output)
+    assert read(output).rstrip().endswith("</html>")
+    report(run, refresh_seconds=5.0)  # the run is over
+    assert '<meta http-equiv="refresh"' not in read(output)
+
+
+def test_a_run_that_was_not_looked_at_yet_says_when_it_will_be(tmp_path):
+    run = small_run(tmp_path / "run", num_looks=1, num_films=0)
+    lines = (run / "training_metrics.json").read_text().splitlines(keepends=True)
+    (run / "training_metrics.json").write_text("".join(lines[:20]))
+    with open_run_folder(run, is_main=True):
+        assert "The first look at the films comes at step 60" in report(run).text

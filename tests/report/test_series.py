@@ -82,3 +82,18 @@ def test_an_axis_is_logarithmic_only_where_many_values_span_decades():
 def test_values_that_hardly_change_get_an_axis_that_does_not_show_rounding():
     scale = scale_of(4.15887, 4.15888, may_be_log=False)
     assert scale.high - scale.low > 0.02
+
+
+def test_numbers_that_only_some_lines_have_keep_their_own_steps(tmp_path):
+    lines = [{"step": 1, "a": 1}, {"step": 2, "a": 2.0, "b": 20}, {"step": 3, "b": 30.0}, {"step": 2, "a": 5}]
+    numbers = read_numbers(write_lines(tmp_path / "m.json", lines)).by_name
+    assert (numbers["a"].steps.tolist(), numbers["a"].values.tolist()) == ([1, 2], [1.0, 5.0])
+    assert (numbers["b"].steps.tolist(), numbers["b"].values.tolist()) == ([2, 3], [20.0, 30.0])
+
+
+def test_a_number_that_no_float_can_hold_is_a_damaged_line(tmp_path):
+    path = tmp_path / "m.json"
+    path.write_text('{"step": 1, "a": 1}\n{"step": 2, "a": ' + "9" * 400 + '}\n{"step": 3, "a": 3}\n')
+    numbers = read_numbers(path)
+    assert numbers.by_name["a"].steps.tolist() == [1, 3]
+    assert numbers.num_damaged == 1
