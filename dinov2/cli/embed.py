@@ -5,6 +5,7 @@ the file's metadata.
 """
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,9 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     stdout.print(
         f"{output}: {len(examples):,} pictures, width {backbone.traits.embed_dim}, {size:.1f} MB.", markup=False
     )
-    stdout.print(
-        f"next: python -c \"import pyarrow.parquet as pq; print(pq.read_table('{output}').schema)\"", markup=False
-    )
+    words = shlex.join(["--features", str(output), "--manifest", arguments.dataset])
+    stdout.print(f"next: dinov2 explore {words}", markup=False)
     return 0
 
 

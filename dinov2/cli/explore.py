@@ -60,13 +60,19 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     """Makes the map; serves it until Ctrl-C, or writes it."""
     from dinov2.explore.exploration import explore
+    from dinov2.explore.server import check_address
     from dinov2.explore.static import check_folder
 
     folder: Path | None = arguments.output_dir
-    if folder is not None:
-        if arguments.token or (arguments.host, arguments.port) != (HOST, PORT):
-            raise ConfigError("--output-dir writes a folder and serves nothing: leave out --host, --port and --token.")
-        check_folder(folder)  # before the map, which may take minutes
+    if folder is not None and (arguments.token or (arguments.host, arguments.port) != (HOST, PORT)):
+        raise ConfigError("--output-dir writes a folder and serves nothing: leave out --host, --port and --token.")
+
+    def check() -> None:
+        if folder is None:
+            check_address(arguments.host, arguments.port)
+        else:
+            check_folder(folder)
+
     with progress_bar() as bar:
         line = bar.add_task("map", total=None)
         shown = explore(
@@ -75,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
             method=arguments.method,
             color_by=arguments.color_by,
             vector=arguments.vector,
+            before_map=check,
             tell=lambda status: bar.update(line, status=status),
         )
         bar.update(line, total=1, completed=1, status="done")
@@ -116,15 +123,13 @@ def _serve(shown: "Exploration", arguments: argparse.Namespace) -> int:
 def _write(shown: "Exploration", folder: Path) -> int:
     from dinov2.explore.static import write_folder
 
+    num_films = len(shown.films) if shown.films.pictures is not None else 0
     with progress_bar() as bar:
-        line = bar.add_task("pictures", total=len(shown.films))
+        line = bar.add_task("pictures", total=num_films)
         written = write_folder(shown, folder, advance=lambda count: bar.advance(line, count))
+    pictures = f"the page and {written.num_pictures:,} pictures" if num_films else "the page, without pictures"
     absent = f", {written.num_absent:,} without" if written.num_absent else ""
-    stdout.print(
-        f"{folder}: the page and {written.num_pictures:,} pictures{absent}, {written.num_bytes / 1e6:.1f} MB.",
-        markup=False,
-    )
-    stdout.print(
-        f"next: open {written.page} in a browser. Films are in it: pass it on as you would them.", markup=False
-    )
+    stdout.print(f"{folder}: {pictures}{absent}, {written.num_bytes / 1e6:.2f} MB.", markup=False)
+    warning = " Films are in it: pass it on as you would them." if written.num_pictures else ""
+    stdout.print(f"next: open {written.page} in a browser.{warning}", markup=False)
     return 0

@@ -4,7 +4,7 @@ In: a `BatchMaker` and positions of the sample stream. Out: uint8 [H, W, 3] in O
 with its crop boxes, its global crops with their masks, and local crops; where asked, a row of steps a crop below it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +70,16 @@ def read_drawn(maker: BatchMaker, position: int) -> Drawn:
     return Drawn(position, path, film, draws, tuple(mask.reshape(maker.masks.grid) for mask in masks))
 
 
-def augmentation_grid(maker: BatchMaker, positions: Sequence[int], *, title: str, steps: bool = False) -> Picture:
+def augmentation_grid(
+    maker: BatchMaker,
+    positions: Sequence[int],
+    *,
+    title: str,
+    steps: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> Picture:
     """The grid of the films at `positions`; with `steps` also a global, a global and a local crop step by step.
+    `advance` hears of every film.
 
     -> uint8 [H, W, 3]   Raises DataError where a film cannot be read.
     """
@@ -81,6 +89,7 @@ def augmentation_grid(maker: BatchMaker, positions: Sequence[int], *, title: str
         rows.append(_row(maker, drawn))
         if steps:
             rows += [_step_row(maker, drawn, crop=i) for i in range(min(len(drawn.draws), NUM_GLOBAL_CROPS + 1))]
+        advance()
     return titled(title, rows)
 
 
@@ -90,7 +99,7 @@ def _row(maker: BatchMaker, drawn: Drawn) -> Picture:
     for c in range(NUM_GLOBAL_CROPS):
         crop = apply_crop(film, draws[c], size=maker.crops.global_crops_size)
         shown = with_mask(fit(crop, SIDE_PX), drawn.masks[c])
-        hidden = f", {drawn.masks[c].mean():.0%} hidden" if drawn.masks[c].any() else ", not masked"
+        hidden = f", {100 * drawn.masks[c].mean():.0f} % hidden" if drawn.masks[c].any() else ", not masked"
         cells.append(captioned(framed(shown, GLOBAL[c]), f"global {c + 1}{hidden}", deeds(draws[c])))
     if maker.crops.local_crops_number:
         cells.append(_local_cell(film, draws[NUM_GLOBAL_CROPS:], size=maker.crops.local_crops_size))

@@ -34,7 +34,7 @@ class Step:
         if self.picture is None:
             return ""
         ends = float(np.mean((self.picture == 0) | (self.picture == 255)))
-        clipped = f", {ends:.1%} at 0 or 255" if ends >= 0.0005 else ""
+        clipped = f", {100 * ends:.1f} % at 0 or 255" if ends >= 0.0005 else ""
         return f"mean level {self.picture.mean():.0f}{clipped}"
 
 
@@ -129,7 +129,7 @@ def _operations(draw: CropDraw, *, recipe: AugmentationRecipe, crop: int) -> tup
 def _cut(film: Picture, draw: CropDraw, *, size: int) -> str:
     box = place_box(draw, height=film.shape[0], width=film.shape[1])
     share = box.width * box.height / film.size
-    return f"{box.width} x {box.height} px, {share:.0%} of the film, to {size}"
+    return f"{box.width} x {box.height} px, {100 * share:.0f} % of the film, to {size}"
 
 
 def _around(spread: float) -> str:

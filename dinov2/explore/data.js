@@ -108,7 +108,8 @@ async function showPicture(place, row, size) {
   } catch (error) {
     const lost = error instanceof TypeError ? "the server has ended" : error.name === "EncodingError" ? "the picture is not there" : error.message;
     if (error instanceof TypeError) held.delete(`${row}/${size}`);
-    if (place.dataset.row === String(row)) place.replaceChildren(make("span", lost));
+    const short = place.closest(".near") ? "no picture" : lost;  // there is room for no more between neighbours
+    if (place.dataset.row === String(row)) place.replaceChildren(make("span", short));
   }
 }
 

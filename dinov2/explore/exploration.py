@@ -39,9 +39,12 @@ def explore(
     method: str = "auto",
     color_by: str | None = None,
     vector: str = "cls",
+    before_map: Callable[[], None] = lambda: None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Exploration:
     """Reads features and manifest and makes the map, or reads it where it was made before.
+
+    `before_map` is called when all is read and found right: what it raises saves minutes.
 
     Raises:
         ManifestError: a file that is not there, is damaged or does not fit.
@@ -51,7 +54,8 @@ def explore(
     read = read_features(features, column=vector)
     films = join_films(read, manifest=manifest)
     found, refused = colourings(films.table)
-    colour = choose(found, refused, asked=color_by)  # before the map, which may take minutes
+    colour = choose(found, refused, asked=color_by)
     chosen, why = choose_method(method, num_films=len(read))
+    before_map()
     placed = place_films(read, method=chosen, tell=tell)
     return Exploration(read, films, placed, why, found, colour, Neighbours(read.vectors))

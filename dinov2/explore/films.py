@@ -59,8 +59,9 @@ def join_films(features: FeatureTable, *, manifest: str | None) -> Films:
 
     Raises ManifestError where there is no such manifest, or where none of its films has features.
     """
+    repeated = _repeated(features.table)
     if manifest is None:
-        return Films(features.table, None, np.full(len(features), -1), (_hint(features),), Lock())
+        return Films(features.table, None, np.full(len(features), -1), (_hint(features), *repeated), Lock())
     source = open_source(manifest, views=(), masks=None, segmentation=False).source
     rows = _match(features.table, source.manifest)
     num_found = int((rows >= 0).sum())
@@ -71,7 +72,7 @@ def join_films(features: FeatureTable, *, manifest: str | None) -> Films:
             f" (image_id {features.ids[0]!r}, ...). Give the manifest that the features were made from"
             + (f"; its pictures lay in {made}." if made else ".")
         )
-    remarks = []
+    remarks = repeated
     if num_found < len(features):
         remarks.append(
             f"{len(features) - num_found:,} of {len(features):,} films with features are not in {manifest}: they are on"
@@ -83,12 +84,28 @@ def join_films(features: FeatureTable, *, manifest: str | None) -> Films:
 
 def _match(table: pa.Table, manifest: Manifest) -> NDArray[np.int64]:
     """[N] the manifest's row of every film: by image_id, or by the picture's path where ids repeat."""
-    ids = manifest.table.column("image_id")
-    repeat = pc.count_distinct(ids).as_py() < len(ids) - ids.null_count
+    repeat = _num_repeated(table) or _num_repeated(manifest.table)
     key = "image" if repeat and "image" in table.column_names else "image_id"
     listed = manifest.table.column(key).cast(pa.string()).combine_chunks()
     found = pc.index_in(table.column(key).cast(pa.string()), value_set=listed)
     return np.asarray(pc.fill_null(found, -1).combine_chunks(), dtype=np.int64)
+
+
+def _repeated(table: pa.Table) -> list[str]:
+    """A remark where an image_id does not tell films apart."""
+    count = _num_repeated(table)
+    if not count:
+        return []
+    films = "1 film has an image_id" if count == 1 else f"{count:,} films have image_ids"
+    return [f"{films} of films before: a saved selection of ids means all films of an id."]
+
+
+def _num_repeated(table: pa.Table) -> int:
+    """Films whose image_id another film before them has."""
+    ids = table.column("image_id")
+    num_distinct: int = pc.count_distinct(ids).as_py()
+    num_named: int = len(ids) - ids.null_count
+    return num_named - num_distinct
 
 
 def _joined(table: pa.Table, manifest: Manifest, rows: NDArray[np.int64]) -> pa.Table:

@@ -189,7 +189,7 @@ canvas.addEventListener("pointermove", (event) => {
     canvas.classList.add("drags");
     view.left -= (x - oldX) / view.scale;
     view.top -= (y - oldY) / view.scale;
-  } else if (gesture.kind === "lasso") shown.drawn.push([x, y]);
+  } else if (gesture.kind === "lasso") shown.drawn.push(...(shown.drawn.length ? [] : [[gesture.x, gesture.y]]), [x, y]);
   else shown.drawn = [[gesture.x, gesture.y], [x, gesture.y], [x, y], [gesture.x, y]];
   redraw();
 });
@@ -204,7 +204,12 @@ function pinch(id, [x, y]) {
 }
 
 function release(event) {
-  if (!down.delete(event.pointerId) || down.size) return;
+  if (!down.delete(event.pointerId)) return;
+  if (down.size) {  // the finger that stays after two have zoomed moves the map
+    const [[x, y]] = down.values();
+    gesture = { kind: "move", x, y, moved: true, touch: true };
+    return;
+  }
   canvas.classList.remove("drags");
   const ended = gesture, corners = shown.drawn;
   gesture = null;

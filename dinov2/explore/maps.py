@@ -55,7 +55,7 @@ def choose_method(asked: str, *, num_films: int) -> tuple[Method, str]:
     """A method, and why where it was chosen here.  Raises ConfigError where it needs a library that is not there."""
     has_umap = importlib.util.find_spec("umap") is not None
     if num_films < FEWEST:
-        return "pca", f"{num_films} films are too few for a map of neighbourhoods"
+        return "pca", f"{FEWEST} films or more make a map of neighbourhoods"
     if asked == "umap" and not has_umap:
         raise ConfigError(f"--method umap: umap-learn is not installed. {INSTALL}, or --method tsne.")
     if asked in ("umap", "tsne", "pca"):
@@ -75,7 +75,8 @@ def place_films(features: FeatureTable, *, method: Method, tell: Callable[[str],
     kept = _read(file, num_films=len(features))
     if kept is not None:
         return Placed(method, kept[0], kept[1], file, True)
-    tell(f"{TITLES[method]} of {len(features):,} films")
+    compiled = ", which is compiled first" if method == "umap" else ""  # a dozen seconds of a processor
+    tell(f"{TITLES[method]} of {len(features):,} films{compiled}")
     raw, note = _make(features.vectors, method=method)
     positions = _within_unit_square(raw)
     return Placed(method, positions, note, file if _write(file, positions, note) else None, False)
@@ -88,7 +89,7 @@ def _make(vectors: Floats, *, method: Method) -> tuple[Floats, str]:
         return np.zeros((len(units), 2), dtype=np.float32), "all films have the same features"
     if method == "pca":
         parts, shares = _principal(units, 2)
-        return parts, "with " + " and ".join(f"{share:.0%}" for share in shares) + " of the variance"
+        return parts, "with " + " and ".join(f"{100 * share:.0f} %" for share in shares) + " of the variance"
     parts, _ = _principal(units, COMPONENTS)
     if method == "tsne":
         from sklearn.manifold import TSNE

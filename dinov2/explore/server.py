@@ -79,23 +79,38 @@ class ExploreServer(ThreadingHTTPServer):
             traceback.print_exc()
 
 
+def check_address(host: str, port: int) -> None:
+    """Raises ConfigError where the address cannot be had, naming a free port where the port is taken."""
+    family = _family(host, port)
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            tried.bind((host, port))
+    except OSError as error:
+        raise ConfigError(_why_not(error, host=host, port=port, family=family)) from error
+
+
 def open_server(shown: Exploration, *, host: str, port: int, with_token: bool = False) -> ExploreServer:
     """A server that listens; port 0 is any.  Off this machine, or `with_token`, its address holds a token.
 
-    Raises ConfigError where the address cannot be had, naming a free port where the port is taken.
+    Raises ConfigError as `check_address` does.
     """
-    if not 0 <= port <= HIGHEST_PORT:
-        raise ConfigError(f"--port {port}: give 1 to {HIGHEST_PORT}, or 0 for any that is free.")
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-    except (OSError, UnicodeError) as error:
-        raise ConfigError(
-            f"--host {host}: no address of this name ({error}). Give 127.0.0.1, or 0.0.0.0 for all of this machine's."
-        ) from error
+    family = _family(host, port)
     try:
         return ExploreServer(shown, host=host, port=port, family=family, guard=guard_for(host, with_token=with_token))
     except OSError as error:
         raise ConfigError(_why_not(error, host=host, port=port, family=family)) from error
+
+
+def _family(host: str, port: int) -> socket.AddressFamily:
+    if not 0 <= port <= HIGHEST_PORT:
+        raise ConfigError(f"--port {port}: give 1 to {HIGHEST_PORT}, or 0 for any that is free.")
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"--host {host}: no address of this name ({error}). Give 127.0.0.1, or 0.0.0.0 for all of this machine's."
+        ) from error
 
 
 def _why_not(error: OSError, *, host: str, port: int, family: socket.AddressFamily) -> str:
@@ -130,7 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_welcome():
             return
         parts = urlsplit(self.path)
-        if parts.path == "/":
+        if parts.scheme or parts.netloc:  # as a proxy is asked
+            self._refuse(HTTPStatus.NOT_FOUND, "There is nothing here.")
+        elif parts.path == "/":
             self._page()
         elif found := FILM.fullmatch(parts.path):
             self._film(int(found[1]), size=found[2])

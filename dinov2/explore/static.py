@@ -5,7 +5,7 @@ that colour the map, not the others of the manifest.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dinov2.errors import ConfigError, ManifestError
@@ -37,26 +37,39 @@ def check_folder(folder: Path) -> None:
 def write_folder(shown: Exploration, folder: Path, *, advance: Callable[[int], None] = lambda _: None) -> Written:
     """Writes the folder, which appears whole or not at all.  `advance` counts films.
 
-    Raises ConfigError where the folder holds anything, OSError where it cannot be written.
+    Raises ConfigError where the folder holds anything or cannot be written.
     """
     check_folder(folder)
-    with making(folder.absolute().parent, name=folder.name) as place:
-        made = place / folder.name
-        made.mkdir()
-        thumbnails, absent, num_bytes = Thumbnails(shown.films), {}, 0
-        if shown.films.pictures is not None:
-            (made / PICTURES).mkdir()
-            for row in range(len(shown.films)):
-                try:
-                    num_bytes += (made / PICTURES / f"{row}.jpg").write_bytes(thumbnails.jpeg(row, size="small"))
-                except ManifestError as error:
-                    absent[row] = str(error)
-                advance(1)
-        neighbours, similarity = shown.neighbours.of_all()
-        page = static_page(shown, neighbours=neighbours, similarity=similarity, absent=absent)
-        num_bytes += (made / PAGE).write_bytes(page.encode())
-        if folder.exists():
-            folder.rmdir()  # empty, as looked at above
-        made.rename(folder)
-    num_pictures = len(shown.films) - len(absent) if shown.films.pictures is not None else 0
-    return Written(folder / PAGE, num_pictures, len(absent), num_bytes)
+    try:
+        with making(folder.absolute().parent, name=folder.name) as place:
+            made = place / folder.name
+            made.mkdir()
+            written = _fill(made, shown, advance=advance)
+            if folder.exists():
+                folder.rmdir()  # empty, as looked at above
+            made.rename(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"--output-dir {folder}: cannot be written ({error.strerror or error}). Give a place that you may write to."
+        ) from error
+    return replace(written, page=folder / PAGE)
+
+
+def _fill(made: Path, shown: Exploration, *, advance: Callable[[int], None]) -> Written:
+    """Pictures, then the page."""
+    thumbnails, absent, num_pictures, num_bytes = Thumbnails(shown.films), {}, 0, 0
+    if shown.films.pictures is not None:
+        (made / PICTURES).mkdir()
+        for row in range(len(shown.films)):
+            try:
+                jpeg = thumbnails.jpeg(row, size="small")
+            except ManifestError as error:
+                absent[row] = str(error)
+            else:
+                num_bytes += (made / PICTURES / f"{row}.jpg").write_bytes(jpeg)
+                num_pictures += 1
+            advance(1)
+    neighbours, similarity = shown.neighbours.of_all()
+    page = static_page(shown, neighbours=neighbours, similarity=similarity, absent=absent)
+    num_bytes += (made / PAGE).write_bytes(page.encode())
+    return Written(made / PAGE, num_pictures, len(absent), num_bytes)

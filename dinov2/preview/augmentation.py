@@ -82,9 +82,9 @@ def _crops(maker: BatchMaker, drawn: Drawn) -> list[ShownCrop]:
         box = place_box(draw, height=height, width=width)
         is_global = i < NUM_GLOBAL_CROPS
         mask = drawn.masks[i] if is_global else None
-        share = f"{box.width * box.height / (height * width):.0%} of the film"
+        share = f"{100 * box.width * box.height / (height * width):.0f} % of the film"
         if mask is not None:
-            share += f"; {mask.mean():.0%} hidden" if mask.any() else "; not masked"
+            share += f"; {100 * mask.mean():.0f} % hidden" if mask.any() else "; not masked"
         crop = apply_crop(drawn.film, draw, size=_size(maker, i))
         shown.append(
             ShownCrop(

@@ -39,14 +39,14 @@ def feature_sheet(maps: FeatureMaps, *, title: str, films_a_row: int = 1) -> Pic
             captioned(
                 _map(colours.colours[i].reshape(height, width, 3)),
                 "three components",
-                f"{sum(colours.shares):.0%} of the variance",
+                f"{100 * sum(colours.shares):.0f} % of the variance",
             ),
         ]
         if maps.attention is not None:
             attention = maps.attention[i].mean(axis=0).reshape(height, width)
             high = brightest(attention)
             shown = _map(painted(attention, high=high))
-            cells.append(captioned(shown, "attention of CLS", f"mean of heads, 0 to {high:.2%}"))
+            cells.append(captioned(shown, "attention of CLS", f"mean of heads, 0 to {100 * high:.2g} %"))
         cells.append(captioned(mixed, "similarity to the marked patch" if i == 0 else "to the same patch", most))
         blocks.append(beside(cells))
     rows = [np.hstack(blocks[start : start + films_a_row]) for start in range(0, len(blocks), films_a_row)]

@@ -22,7 +22,7 @@ CELL_PX = 200  # of a crop on the picture
 FILMS_A_ROW = 3
 NUM_BINS = 20
 WIDE, HIGH = 460, 190  # of a chart, in the units of its drawing
-COLD, WARM = np.array([232, 236, 241]), np.array([123, 63, 157])  # none and most of a map
+WARM = (160, 94, 200)  # most of a map; nothing is nothing, so that a map lies on light and dark paper
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def mask_sheet(maker: BatchMaker, positions: Sequence[int], counts: MaskCounts) 
             crop = apply_crop(drawn.film, drawn.draws[i], size=maker.crops.global_crops_size)
             mask = drawn.masks[i]
             shown = framed(with_mask(fit(crop, CELL_PX), mask), GLOBAL[i])
-            told = f"{mask.mean():.0%} hidden" if mask.any() else "not masked"
+            told = f"{100 * mask.mean():.0f} % hidden" if mask.any() else "not masked"
             cells.append(captioned(shown, f"global {i + 1}: {told}", short(drawn.path.name)))
     across = FILMS_A_ROW * NUM_GLOBAL_CROPS
     rows = [beside(cells[start : start + across]) for start in range(0, len(cells), across)]
@@ -98,11 +98,12 @@ def mask_sheet(maker: BatchMaker, positions: Sequence[int], counts: MaskCounts) 
 
 def in_words(counts: MaskCounts) -> str:
     """The counts in one line."""
-    told = f"{counts.num_masked / counts.num_crops:.1%} of {counts.num_crops:,} global crops masked"
+    told = f"{100 * counts.num_masked / counts.num_crops:.1f} % of {counts.num_crops:,} global crops masked"
     if not counts.num_masked:
         return told
     shares = counts.shares
-    return f"{told}, {shares.min():.0%} to {shares.max():.0%} of their patches hidden, {shares.mean():.0%} on average"
+    low, high, mean = (f"{100 * share:.0f} %" for share in (shares.min(), shares.max(), shares.mean()))
+    return f"{told}, {low} to {high} of their patches hidden, {mean} on average"
 
 
 def histogram(counts: MaskCounts, *, ratio: tuple[float, float]) -> Histogram:
@@ -124,7 +125,7 @@ def histogram(counts: MaskCounts, *, ratio: tuple[float, float]) -> Histogram:
             across(left),
             round(WIDE * step / span - 1.2, 2),
             round(HIGH * count / most, 2),
-            f"{left:.1%} to {left + step:.1%} hidden: {count:,} crops",
+            f"{100 * left:.1f} to {100 * (left + step):.1f} % hidden: {count:,} crops",
         )
         for left, count in zip(edges[:-1].tolist(), found.tolist(), strict=True)
     )
@@ -132,7 +133,7 @@ def histogram(counts: MaskCounts, *, ratio: tuple[float, float]) -> Histogram:
     ticks = [round(every * i, 4) for i in range(int(1 / every) + 1)]
     return Histogram(
         bars=bars,
-        ticks=tuple((across(tick), f"{tick:.0%}") for tick in ticks if edges[0] <= tick <= edges[-1]),
+        ticks=tuple((across(tick), f"{100 * tick:.0f} %") for tick in ticks if edges[0] <= tick <= edges[-1]),
         low=across(low),
         high=across(high),
         level=round(HIGH * per_bin / most, 2),
@@ -149,7 +150,9 @@ def piece_map(counts: MaskCounts, *, grid: tuple[int, int]) -> NDArray[np.float6
 
 
 def heat(values: NDArray[np.float64]) -> Picture:
-    """0 to the largest value as colours.  [h, w] -> uint8 [h, w, 3], red, green, blue"""
-    share = (values / max(1e-12, float(values.max())))[..., None]
-    colours: Picture = np.rint(COLD + (WARM - COLD) * share).astype(np.uint8)
+    """0 to the largest value as opacity.  [h, w] -> uint8 [h, w, 4], red, green, blue, alpha"""
+    share = values / max(1e-12, float(values.max()))
+    colours = np.empty((*values.shape, 4), np.uint8)
+    colours[..., :3] = WARM
+    colours[..., 3] = np.rint(255 * share)
     return colours

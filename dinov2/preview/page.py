@@ -62,7 +62,7 @@ def jpeg(picture: Picture, *, most: int) -> str:
 
 
 def png(picture: Picture) -> str:
-    """A map [h, w] or [h, w, 3] (red, green, blue) as a data URI, every value kept."""
+    """A map [h, w], [h, w, 3] (red, green, blue) or [h, w, 4] (and alpha) as a data URI, every value kept."""
     return _uri(Image.fromarray(picture), "PNG", optimize=True)
 
 

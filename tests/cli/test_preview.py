@@ -50,6 +50,8 @@ def test_faults_of_the_words_are_told(films, tmp_path):
         command("--dataset", films, "--output", tmp_path / "a.png", "crops.local_crops_numbr=2")
     with pytest.raises(ManifestError, match="no such file or folder"):
         command("--dataset", tmp_path / "nowhere", "--output", tmp_path / "a.png")
+    with pytest.raises(ManifestError, match=r"^--dataset nowhere: no file or folder of this name"):
+        command("--dataset", "nowhere", "--output", tmp_path / "a.png")
 
 
 def test_help_ends_with_two_examples(capsys):
@@ -58,7 +60,7 @@ def test_help_ends_with_two_examples(capsys):
     assert capsys.readouterr().out.rsplit("examples:")[1].count("dinov2 preview augmentation") == 2
 
 
-def test_a_conversion_becomes_a_page_and_the_next_command_is_told(tmp_path, capsys):
+def test_a_conversion_becomes_a_page_or_a_picture_and_the_next_command_is_told(tmp_path, capsys):
     write_phantom(tmp_path / "in/a.dcm", number=0, seed=0)
     write_phantom(tmp_path / "in/b.dcm", number=1, seed=1, BodyPartExamined="KNEE")
     convert(tmp_path / "in", tmp_path / "out")
@@ -66,8 +68,16 @@ def test_a_conversion_becomes_a_page_and_the_next_command_is_told(tmp_path, caps
     assert command(pictures, "--output", output, "--per-sheet", 3, subject="preprocess") == 0
     said = capsys.readouterr().out.replace("\n", "")
     assert "1 pictures, 1 rejects" in said
-    assert f"next: dinov2 preview augmentation --dataset {pictures}/manifest.parquet --output crops.png" in said
+    crops = tmp_path / "new/crops.html"
+    assert f"next: dinov2 preview augmentation --dataset {pictures}/manifest.parquet --output {crops} --steps" in said
     assert output.read_text().startswith("<!doctype html>")
+    sheets = tmp_path / "sheets.png"
+    assert command(pictures, "--output", sheets, subject="preprocess") == 0
+    assert "1 pictures, 1 rejects" in capsys.readouterr().out.replace("\n", "")
+    picture = cv2.imread(str(sheets))
+    for left in (14, 394, 774):  # the sample, the rejected film, the view: beside one another, each under its heading
+        assert (picture[34:60, left : left + 200] < 128).any()
+        assert picture[70:230, left : left + 150].std() > 10
     nowhere = tmp_path / "nowhere"
     assert command(pictures, "--output", output, "--private", nowhere, subject="preprocess") == 0
     assert "give the conversion's private folder with --private" in capsys.readouterr().out.replace("\n", " ")
@@ -76,8 +86,11 @@ def test_a_conversion_becomes_a_page_and_the_next_command_is_told(tmp_path, caps
 def test_faults_of_the_words_of_a_page_are_told(tmp_path):
     with pytest.raises(ConfigError, match="--per-sheet 0 --seed 0: give at least 1 film"):
         command(tmp_path, "--output", tmp_path / "a.html", "--per-sheet", 0, subject="preprocess")
-    with pytest.raises(ManifestError, match="no such manifest"):
-        command(tmp_path, "--output", tmp_path / "a.html", subject="preprocess")
+    for name in ("a.html", "a.png"):
+        with pytest.raises(ManifestError, match="no such manifest"):
+            command(tmp_path, "--output", tmp_path / name, subject="preprocess")
+    with pytest.raises(ConfigError, match=r"a\.pdf: give a name that ends in \.html"):
+        command(tmp_path, "--output", tmp_path / "a.pdf", subject="preprocess")
 
 
 def test_help_of_the_page_ends_with_two_examples(capsys):
@@ -104,7 +117,7 @@ def test_masks_are_counted_and_told(films, tmp_path, capsys):
     words = ("--dataset", films, "--rows", 2, "--films", 64)
     assert command(*words, "--output", tmp_path / "m.html", subject="masks") == 0
     said = capsys.readouterr().out.replace("\n", " ")
-    assert "50.0% of 128 global crops masked, 1" in said
+    assert "50.0 % of 128 global crops masked, 1" in said
     assert "next: dinov2 train --output-dir RUN" in said
     assert command(*words, "--output", tmp_path / "m.png", subject="masks") == 0
     assert cv2.imread(str(tmp_path / "m.png")).shape[0] > 200

@@ -68,4 +68,4 @@ def test_a_step_tells_its_numbers_and_its_range():
     assert steps(0)[0][0].drawn.endswith("of the film, to 48")
     assert steps(0)[0][0].levels.startswith("mean level ")
     white = Step("cut", "all", "always", np.full((4, 4), 255, np.uint8))
-    assert white.levels == "mean level 255, 100.0% at 0 or 255"
+    assert white.levels == "mean level 255, 100.0 % at 0 or 255"

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dinov2.errors import ManifestError
@@ -53,6 +55,17 @@ def test_a_manifest_of_other_films_is_refused(tmp_path: Path) -> None:
 def test_a_manifest_whose_ids_repeat_is_met_by_the_pictures_path(tmp_path: Path) -> None:
     features = read_features(write_features(tmp_path / "f.parquet", num=4))
     films = join_films(features, manifest=str(write_films(tmp_path / "films", num=4, image_id=["same"] * 4)))
+    assert [films.levels(row).max() for row in range(4)] == [0, 5, 10, 15]
+
+
+def test_ids_that_repeat_among_the_features_are_told_and_met_by_the_pictures_path(tmp_path: Path) -> None:
+    file = write_features(tmp_path / "f.parquet", num=4)
+    table = pq.read_table(file)
+    pq.write_table(table.set_column(0, "image_id", pa.array(["same"] * 3 + ["film-3"])), file)
+    films = join_films(read_features(file), manifest=str(write_films(tmp_path / "films", num=4)))
+    assert films.remarks == (
+        "2 films have image_ids of films before: a saved selection of ids means all films of an id.",
+    )
     assert [films.levels(row).max() for row in range(4)] == [0, 5, 10, 15]
 
 

@@ -1,5 +1,8 @@
 """A map is the same for the same features, tells groups apart, and is made once."""
 
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,23 +11,54 @@ import pytest
 
 from dinov2.errors import ConfigError
 from dinov2.explore import maps
-from dinov2.explore.features import read_features
+from dinov2.explore.features import Floats, read_features
 from dinov2.explore.maps import Method, choose_method, place_films
 from tests.explore.made import write_features
 
 METHODS = ["pca", "tsne"]
-IF_INSTALLED = pytest.param("umap", marks=pytest.mark.skipif(not find_spec("umap"), reason="umap-learn is absent"))
+UMAP = """
+import sys
+from pathlib import Path
+from dinov2.explore.features import read_features
+from dinov2.explore.maps import place_films
+features = read_features(Path(sys.argv[1]))
+for _ in range(2):
+    placed = place_films(features, method="umap")
+    print(placed.was_kept, placed.kept)
+"""
 
 
-@pytest.mark.parametrize("method", [*METHODS, IF_INSTALLED])
-def test_every_method_tells_two_groups_apart_within_the_unit_square(tmp_path: Path, method: Method) -> None:
-    placed = place_films(read_features(write_features(tmp_path / "f.parquet")), method=method)
-    assert placed.positions.shape == (40, 2)
-    assert placed.positions.min() >= 0
-    assert placed.positions.max() <= 1
-    even, odd = placed.positions[::2], placed.positions[1::2]
+def check_two_groups(positions: Floats, *, num: int) -> None:
+    assert positions.shape == (num, 2)
+    assert positions.min() >= 0
+    assert positions.max() <= 1
+    even, odd = positions[::2], positions[1::2]
     apart = np.linalg.norm(even.mean(axis=0) - odd.mean(axis=0))
     assert apart > max(even.std(axis=0).max(), odd.std(axis=0).max())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_components_and_tsne_tell_two_groups_apart_within_the_unit_square(tmp_path: Path, method: Method) -> None:
+    check_two_groups(
+        place_films(read_features(write_features(tmp_path / "f.parquet")), method=method).positions, num=40
+    )
+
+
+@pytest.mark.skipif(not find_spec("umap"), reason="umap-learn is absent")
+def test_umap_tells_two_groups_apart_and_its_map_is_kept(tmp_path: Path) -> None:
+    # Few films, and in a process that runs umap-learn as it is written: to compile it takes a dozen seconds.
+    file = write_features(tmp_path / "f.parquet", num=24)
+    said = subprocess.run(
+        [sys.executable, "-c", UMAP, file],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert said[::2] == ["False", "True"]
+    assert said[1] == said[3]
+    with np.load(said[1]) as kept:
+        check_two_groups(kept["positions"], num=24)
 
 
 def test_a_map_is_read_where_it_was_made_and_made_anew_for_other_features(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dinov2.errors import ConfigError
 from dinov2.explore.exploration import Exploration, explore
-from dinov2.explore.server import ExploreServer, open_server
+from dinov2.explore.server import ExploreServer, check_address, open_server
 from tests.explore.made import NUM, write_features, write_films
 
 Answer = tuple[int, Mapping[str, str], bytes]
@@ -121,6 +121,8 @@ def test_a_film_whose_file_is_gone_says_so(server: ExploreServer) -> None:
         "/row/1;2",
         "/manifest.parquet",
         "/f.parquet",
+        "http://127.0.0.1/film/1/small",
+        "file:///etc/passwd",
         "/.",
         "/?token=x/../film",
     ],
@@ -145,6 +147,13 @@ def test_a_name_that_is_not_this_machine_is_refused(server: ExploreServer, host:
 @pytest.mark.parametrize("host", ["localhost", "localhost:9000", "127.0.0.1:1", "[::1]:8765", "LOCALHOST."])
 def test_names_of_this_machine_are_answered_also_through_a_tunnel(server: ExploreServer, host: str) -> None:
     assert ask(server, "/row/1", Host=host)[0] == 200
+
+
+def test_two_names_at_once_or_none_are_refused(server: ExploreServer) -> None:
+    for names in (b"Host: 127.0.0.1\r\nHost: evil.example\r\n", b""):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+            connection.sendall(b"GET /film/1/small HTTP/1.0\r\n" + names + b"\r\n")
+            assert b" 403 " in connection.recv(64)
 
 
 def test_another_page_can_neither_embed_nor_fetch_films(server: ExploreServer) -> None:
@@ -195,6 +204,8 @@ def test_off_this_machine_there_is_always_a_token(shown: Exploration) -> None:
 
 
 def test_a_taken_port_is_told_with_a_free_one(shown: Exploration, server: ExploreServer) -> None:
+    with pytest.raises(ConfigError, match=rf"--port {server.port}: taken"):
+        check_address("127.0.0.1", server.port)
     with pytest.raises(ConfigError, match=rf"--port {server.port}: taken .* is free: --port \d+\.") as caught:
         open_server(shown, host="127.0.0.1", port=server.port)
     free = int(re.findall(r"--port (\d+)\.", str(caught.value))[0])
@@ -211,5 +222,7 @@ def test_a_taken_port_is_told_with_a_free_one(shown: Exploration, server: Explor
     ],
 )
 def test_addresses_that_cannot_be_had_are_refused_in_words(shown: Exploration, host: str, port: int, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        check_address(host, port)
     with pytest.raises(ConfigError, match=says):
         open_server(shown, host=host, port=port)

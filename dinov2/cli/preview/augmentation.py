@@ -68,7 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{config.crops.global_crops_size} px, {config.crops.local_crops_number} local crops of "
                 f"{config.crops.local_crops_size} px; violet = hidden from the student"
             )
-            write_picture(arguments.output, augmentation_grid(maker, positions, title=title, steps=arguments.steps))
+            grid = augmentation_grid(
+                maker, positions, title=title, steps=arguments.steps, advance=lambda: bar.advance(line)
+            )
+            write_picture(arguments.output, grid)
             size = ""
     stdout.print(f"{arguments.output}: {len(positions)} of {len(opened.manifest)} films{size}.", markup=False)
     tell_next(arguments)

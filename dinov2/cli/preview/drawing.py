@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dinov2.cli.console import stdout
-from dinov2.errors import ConfigError
+from dinov2.errors import ConfigError, ManifestError
 
 if TYPE_CHECKING:
-    from dinov2.config.schema import Config
+    from dinov2.config.schema import Config, Data
     from dinov2.data.collate import BatchMaker
     from dinov2.manifest import Manifest
 
@@ -62,7 +62,6 @@ def open_configuration(arguments: argparse.Namespace) -> Opened:
     from dinov2.config.load import load_config
     from dinov2.config.presets import find_config
     from dinov2.data.loader import batch_maker
-    from dinov2.data.source import open_pictures
 
     if arguments.rows < 1:
         raise ConfigError(f"--rows {arguments.rows}: give 1 or more.")
@@ -74,7 +73,7 @@ def open_configuration(arguments: argparse.Namespace) -> Opened:
     seed = config.train.seed if arguments.seed is None else arguments.seed
     if seed < 0:
         raise ConfigError(f"--seed {seed}: give 0 or more.")
-    manifest = open_pictures(arguments.dataset, data=config.data, seed=seed)
+    manifest = open_dataset(arguments.dataset, data=config.data, seed=seed)
     maker = batch_maker(
         manifest,
         crops=config.crops,
@@ -84,6 +83,16 @@ def open_configuration(arguments: argparse.Namespace) -> Opened:
         seed=seed,
     )
     return Opened(config, manifest, maker)
+
+
+def open_dataset(dataset: str, *, data: "Data", seed: int) -> "Manifest":
+    """The pictures of --dataset.  Raises ManifestError in the words of this command, not of a configuration."""
+    from dinov2.data.source import open_pictures
+
+    try:
+        return open_pictures(dataset, data=data, seed=seed)
+    except ManifestError as error:
+        raise ManifestError(str(error).replace(f"train.dataset_path={dataset}", f"--dataset {dataset}")) from error
 
 
 def preset_of(arguments: argparse.Namespace, opened: Opened) -> str:

@@ -7,7 +7,7 @@ import argparse
 
 from dinov2.cli.console import progress_bar, stdout
 from dinov2.cli.eval.options import BACKBONES, open_the_backbone
-from dinov2.cli.preview.drawing import FORMATTER, add_output_option, form_of, megabytes
+from dinov2.cli.preview.drawing import FORMATTER, add_output_option, form_of, megabytes, open_dataset
 from dinov2.errors import ConfigError
 
 EXAMPLES = """examples:
@@ -48,7 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Opens backbone and pictures, encodes, writes."""
     from dinov2.config.schema import Data
     from dinov2.data.preview_sheet import short, write_picture
-    from dinov2.data.source import open_pictures
     from dinov2.eval.pictures import preparation_for
     from dinov2.preview import choose_rows, feature_maps, feature_page, feature_sheet, write_page
 
@@ -56,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     with progress_bar() as bar:
         line = bar.add_task("films", total=None, status="")
-        manifest = open_pictures(arguments.dataset, data=Data(views=tuple(arguments.views)), seed=arguments.seed)
+        manifest = open_dataset(arguments.dataset, data=Data(views=tuple(arguments.views)), seed=arguments.seed)
         rows = choose_rows(manifest, films=arguments.films, seed=arguments.seed, image_ids=arguments.image_ids)
         backbone, device = open_the_backbone(arguments)
         bar.update(line, total=len(rows))
@@ -64,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         maps = feature_maps(
             backbone, manifest, rows, preparation=preparation, device=device, advance=lambda: bar.advance(line)
         )
+        bar.update(line, status="drawing")
         if form == "page":
             text = feature_page(
                 maps, traits=backbone.traits, title="What the backbone sees", command="dinov2 preview features"
