@@ -1,9 +1,9 @@
 """The `dinov2` command: parse the words, call a room, give an exit code.
 
 Exit codes: 0 done; 2 a mistake the user can mend, said in one message; 3 another process of the run was lost; 130
-interrupted (Ctrl-C), everything kept; 1 a fault of ours. Each sub-command is a module of this package with
-`add_parser(commands)` and `run(arguments) -> int`; its room is imported in `run`, so that `dinov2 --help` answers at
-once.
+interrupted (Ctrl-C), everything kept; 1 a fault of ours, with a traceback and a line that says where to report it. Each
+sub-command is a module of this package with `add_parser(commands)` and `run(arguments) -> int`; its room is imported in
+`run`, so that `dinov2 --help` answers at once.
 """
 
 import argparse
@@ -11,9 +11,10 @@ import difflib
 import errno
 import importlib
 import os
+import re
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
 from dinov2 import __version__
 from dinov2.errors import Dinov2Error
@@ -42,19 +43,36 @@ GROUPS = {
         "export": "write a backbone for dinov2, transformers, ONNX or timm",
     },
     "look": {
-        "preview": "look at a finished conversion, or at crops and masks",
+        "preview": "look at a conversion, at crops and masks, or at what a backbone sees",
         "report": "write one page about one run or several: curves, scores, pictures, warnings",
         "explore": "open a map of embeddings in the browser",
     },
     "machine": {
         "doctor": "say what this machine can do, what auto would choose on it, and what is missing",
-        "bench": "measure the step, its memory and kernels, the loader, the conversion, manifests",
+        "bench": "measure this machine: step, memory, kernels, loader, conversion, encoder, pages ...",
         "completion": "print the script that completes commands and settings in a shell",
     },
 }
 COMMANDS = {name: summary for group in GROUPS.values() for name, summary in group.items()}
 MODULES = {"import": "importing"}  # where the command's name is a word of the language
 INTERRUPTED = 130
+OF_PLACES = {
+    errno.ENOSPC: "the disk is full. Free some space and run the same command again",
+    errno.EDQUOT: "the quota is used up. Free some space and run the same command again",
+    errno.EACCES: "it may not be read or written by you. Give another place, or mend its permissions",
+    errno.EPERM: "it may not be changed by you. Give another place, or mend its permissions",
+    errno.EROFS: "this file system cannot be written to. Give another place",
+    errno.EEXIST: "there is a file of this name already. Give another name, or move it away",
+    errno.ENOTDIR: "a part of this path is a file, where a folder is needed. Give another place",
+    errno.EISDIR: "this is a folder, where a file is needed. Give the name of a file",
+    errno.ENAMETOOLONG: "this name is too long. Give a shorter one",
+}
+"""What the system says of a place that the user named -> what to do about it. Any other is a fault of ours."""
+OF_OURS = (
+    "This is a fault of dinov2, not of yours. Please report it with the lines above and what this prints:\n"
+    "  dinov2 doctor --json\n"
+    "Look through both first: they hold the names of your files and machines. Nothing was sent anywhere."
+)
 EXIT_CODES = "Exit codes: 0 done; 2 a mistake you can mend, said in one message; 1 a fault of ours; 130 interrupted."
 EXAMPLES = """examples:
   dinov2 doctor
@@ -78,21 +96,59 @@ class _ByGroup(argparse.RawDescriptionHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Of the command and of everything below it: its help always tells the exit codes, and settings `a.b=c` may stand
-    between and behind options too, where argparse alone knows no more what to do with them."""
+    """Of the command and of everything below it: its help always tells the exit codes, a misspelt word is told with the
+    nearest one in one message, and settings `a.b=c` may stand between and behind options too, where argparse alone
+    knows no more what to do with them."""
 
     def format_help(self) -> str:
         """Usage, options and examples; the usual exit codes where the examples do not tell others."""
         told = super().format_help()
         return told if "xit code" in told else f"{told}\n{EXIT_CODES}\n"
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        found, rest = self.parse_known_args(args, namespace)
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._words: Sequence[str] = args or ()
+        found, rest = super().parse_known_args(args, namespace)
+        if self._subparsers is not None:
+            return found, rest  # the parser of the action has looked at them
         if all("=" in word and not word.startswith("-") for word in rest) and hasattr(found, "overrides"):
             found.overrides = [*found.overrides, *rest]
         elif rest:
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
-        return found
+            self.error(self._about(rest) or f"not understood: {' '.join(rest)}")
+        return found, []
+
+    def error(self, message: str) -> NoReturn:
+        """One message and exit code 2; the usage of a command with many options would bury it."""
+        if "are required" in message:  # an option that was misspelt is why one is missing
+            message = self._about(self._words) or self._about_actions() or message
+        stop = "" if message.endswith((".", "?")) else "."
+        self.exit(Dinov2Error.exit_code, f"{self.prog}: {message}{stop} All that it takes: {self.prog} --help\n")
+
+    def _about(self, words: Sequence[str]) -> str:
+        """Names the options among the words that this parser does not have; empty where it has them all."""
+        names = [word.partition("=")[0] for word in words if re.match("--?[a-zA-Z]", word)]
+        unknown = [name for name in names if not any(own.startswith(name) for own in self._option_string_actions)]
+        if not unknown:
+            return ""
+        near = _perhaps(unknown[0], self._option_string_actions)
+        if not near and " -- " in (self.usage or ""):
+            return f"it has no {unknown[0]}; options of the command that is submitted stand behind ` -- `"
+        return f"it has no {' and no '.join(unknown)}{near}"
+
+    def _about_actions(self) -> str:
+        """Where it has commands of its own and none was said: which they are."""
+        inner = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        return "".join(f"say which {action.metavar}: {', '.join(action.choices)}" for action in inner)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = ", ".join(map(str, action.choices))
+            raise argparse.ArgumentError(action, f"{value!r} is none of {known}{_perhaps(str(value), action.choices)}")
+
+
+def _perhaps(word: str, known: Iterable[Any]) -> str:
+    """The nearest of the words that there are, as a question; nothing where none is near."""
+    near = difflib.get_close_matches(word, [str(one) for one in known], n=1)
+    return f". Perhaps {near[0]}?" if near else ""
 
 
 def build_parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -125,8 +181,7 @@ def main(words: Sequence[str] | None = None) -> int:
         build_parser(None).print_help()
         return Dinov2Error.exit_code
     if chosen is not None and chosen not in COMMANDS:
-        near = difflib.get_close_matches(chosen, COMMANDS, n=1)
-        perhaps = f" Perhaps {near[0]}?" if near else ""
+        perhaps = _perhaps(chosen, COMMANDS).removeprefix(".")
         print(f"dinov2: there is no command {chosen!r}.{perhaps} All of them: dinov2 --help", file=sys.stderr)
         return Dinov2Error.exit_code
     arguments = build_parser(chosen).parse_args(given)
@@ -137,15 +192,13 @@ def main(words: Sequence[str] | None = None) -> int:
     except Dinov2Error as error:
         print(f"dinov2 {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        print(
-            f"dinov2 {arguments.command}: the disk is full{where}. Free some space and run the same command again.",
-            file=sys.stderr,
-        )
-        return Dinov2Error.exit_code
     except KeyboardInterrupt:
         print(f"dinov2 {arguments.command}: interrupted.", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OF_PLACES:
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"dinov2 {arguments.command}: {where}{OF_PLACES[error.errno]}.", file=sys.stderr)
+            return Dinov2Error.exit_code
+        error.add_note(OF_OURS)  # below its traceback, which Python prints
+        raise

@@ -20,6 +20,8 @@ EXAMPLES = """examples:
   dinov2 bench manifest --rows 2000000
   dinov2 bench checkpoint --arch vit_base --folder runs
   dinov2 bench logging --loggers tensorboard mlflow
+  dinov2 bench explore --films 20000
+  dinov2 bench report
   dinov2 bench resume --rows 1000000
   bash scripts/bench_gpu.sh OUT          the whole table of one GPU in under 9 minutes
   dinov2 bench table OUT                 that table again, from the files in OUT"""
@@ -34,6 +36,8 @@ SUBJECTS = {
     "manifest": "what a manifest of two million rows costs, step by step",
     "checkpoint": "how long training waits for a save, in the background against in the foreground",
     "logging": "what TensorBoard, Weights & Biases and MLflow cost a step",
+    "explore": "the command and page of `dinov2 explore`, of 20,000 films",
+    "report": "the command and page of `dinov2 report`, of a run of 100,000 steps",
     "resume": "from the start of a command to its first batch, at steps 0 to 1,000,000",
     "table": "what scripts/bench_gpu.sh measured, as one Markdown table",
 }
@@ -48,6 +52,8 @@ OF_SUBJECT = {
     "manifest": ("--rows 2000000", "--rows 100000 --json manifest.json"),
     "checkpoint": ("--arch vit_base --folder runs", "--json checkpoint.json"),
     "logging": ("--loggers tensorboard mlflow", "--step-seconds 0.4 --json logging.json"),
+    "explore": ("--films 20000", "--method umap --json explore.json"),
+    "report": ("--steps 100000", "--log-every 10 --json report.json"),
     "resume": ("--rows 1000000", "--json resume.json"),
     "table": ("OUT", "OUT --json table.json"),
 }

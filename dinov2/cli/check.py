@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinov2.cli import COMMANDS, check_cost
-from dinov2.cli.console import progress_bar, stdout
+from dinov2.cli.console import print_table, progress_bar, stdout
 
 if TYPE_CHECKING:
     from dinov2.config.load import LoadedConfig
@@ -140,12 +140,12 @@ def _show(outcome: "Outcome", *, command: str) -> None:
     from dinov2.forecast.page import data_table, judgement_lines, memory_lines, memory_table, plan_table
 
     if outcome.data is not None:
-        stdout.print(data_table(outcome.data))
+        print_table(data_table(outcome.data))
     if outcome.memory is not None:
-        stdout.print(memory_table(outcome.memory))
+        print_table(memory_table(outcome.memory))
         for line in memory_lines(outcome.memory):
             stdout.print(line, markup=False)
-    stdout.print(plan_table(outcome.plan, processes=outcome.launch.processes))
+    print_table(plan_table(outcome.plan, processes=outcome.launch.processes))
     for style, line in judgement_lines(outcome):
         stdout.print(line, style=style or None, markup=False)
     if outcome.stops:

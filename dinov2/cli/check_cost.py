@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinov2.cli.console import progress_bar, stdout
+from dinov2.cli.console import print_table, progress_bar, stdout
 
 if TYPE_CHECKING:
     from dinov2.config.load import LoadedConfig
@@ -80,7 +80,7 @@ def _show(report: "CostReport") -> None:
     from dinov2.forecast.cost_page import cost_lines, cost_tables
 
     for table in cost_tables(report):
-        stdout.print(table)
+        print_table(table)
     for line in cost_lines(report):
         stdout.print(line, markup=False)
 

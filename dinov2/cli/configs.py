@@ -6,6 +6,7 @@ In: names, files, runs, and settings `a.b=c`. Out: tables on standard output; a 
 import argparse
 import difflib
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -156,6 +157,8 @@ def show(arguments: argparse.Namespace) -> int:
     _show_values(values, origins)
     count = sum(key in origins for key in values)
     stdout.print(f"\n{file}: {count} of {len(traced.values())} values are set, the others are defaults.", markup=False)
+    named = str(file) if Path(arguments.name).is_dir() else arguments.name  # of a run its file
+    stdout.print(f"next: {_next_of(named, type(traced.config), overrides=arguments.overrides)}", markup=False)
     return 0
 
 
@@ -188,11 +191,13 @@ def diff(arguments: argparse.Namespace) -> int:
             table.add_row(key, *(escape(_text(value)) for value in pair))
         print_table(table)
         stdout.print(f"{len(rows)} of {len(before)} values differ.", markup=False)
+        stdout.print(f"next: dinov2 configs show {shlex.quote(arguments.second)} --set", markup=False)
     return 0
 
 
 def copy(arguments: argparse.Namespace) -> int:
     """The file with its header, ready to be changed."""
+    from dinov2.config.origins import schema_of
     from dinov2.errors import ConfigError
 
     source, target = find(arguments.name), arguments.file
@@ -205,14 +210,22 @@ def copy(arguments: argparse.Namespace) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     stdout.print(f"{target}: a copy of {source}", markup=False)
-    kind = _kind(source)
-    if kind == "preprocess":
-        stdout.print(f"next: dinov2 preprocess --input FILMS --output pictures --config-file {target}", markup=False)
-    elif kind == "train":
-        stdout.print(
-            f"next: dinov2 check --config-file {target} train.dataset_path=pictures/manifest.parquet", markup=False
-        )
+    if (schema := schema_of(source)) is not None:
+        stdout.print(f"next: {_next_of(str(target), schema)}", markup=False)
     return 0
+
+
+def _next_of(name: str, schema: type[Any], *, overrides: Sequence[str] = ()) -> str:
+    """The command that takes a configuration; of a training the one that costs nothing."""
+    from dinov2.config.schema import Config
+
+    settings = list(overrides)
+    if schema is Config:
+        if not any(word.startswith("train.dataset_path=") for word in settings):
+            settings.append("train.dataset_path=pictures/manifest.parquet")
+        return shlex.join(["dinov2", "check", "--config-file", name, *settings])
+    words = ["dinov2", "preprocess", "--input", "FILMS", "--output", "pictures", "--config-file", name]
+    return shlex.join([*words, *settings])
 
 
 def find(name: str) -> Path:
@@ -284,14 +297,6 @@ def _traced(file: Path, *, overrides: Sequence[str] = ()) -> "Traced | None":
     if overrides:
         raise ConfigError(f"{file}: holds no settings, so {overrides[0]} has nothing to win over. Leave it out.")
     return None
-
-
-def _kind(file: Path) -> str:
-    from dinov2.config.origins import schema_of
-    from dinov2.config.schema import Config
-
-    schema = schema_of(file)
-    return "" if schema is None else "train" if schema is Config else "preprocess"
 
 
 def _show_values(values: dict[str, Any], origins: Any) -> None:

@@ -2,14 +2,16 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinov2.cli import COMMANDS
-from dinov2.cli.console import stderr, stdout
+from dinov2.errors import Dinov2Error
 
 if TYPE_CHECKING:
+    from dinov2.config.schema import Config
     from dinov2.doctor import Finding
 
 BROKEN = 2
@@ -35,7 +37,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "doctor",
         help=COMMANDS["doctor"],
-        description="Load every library, try every device and decoder, and say what is missing. Uses no network.",
+        description="Load the libraries, try every device and decoder, and say what is missing. Uses no network.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -51,19 +53,18 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(arguments: argparse.Namespace) -> int:
     """Looks at everything and shows it."""
-    from dinov2.config.load import load_config
-    from dinov2.config.presets import find_config
-
     if arguments.json and "=" in arguments.json:  # `--json a.b=c`: the word is a setting, not a file
         arguments.overrides, arguments.json = [arguments.json, *arguments.overrides], "-"
-    file = find_config(arguments.config_file) if arguments.config_file else None
-    loaded = load_config(file, overrides=arguments.overrides)
+    try:
+        config = _config(arguments)
+        from dinov2.cli.console import stderr, stdout
+        from dinov2.doctor import examine
+    except Dinov2Error:
+        raise
+    except Exception as error:  # a library that the command line itself needs does not load
+        return _look_without(error)
     with stderr.status("looking") as status:
-        try:
-            from dinov2.doctor import examine
-        except ImportError as error:
-            return _cannot_begin(error)
-        findings = examine(loaded.config, say=lambda topic: status.update(f"looking at {HEADINGS[topic]}"))
+        findings = examine(config, say=lambda topic: status.update(f"looking at {HEADINGS[topic]}"))
     broken = [finding for finding in findings if finding.verdict == "broken"]
     text = as_json(findings)
     if arguments.json == "-":
@@ -77,6 +78,14 @@ def run(arguments: argparse.Namespace) -> int:
     return BROKEN if broken else 0
 
 
+def _config(arguments: argparse.Namespace) -> "Config":
+    from dinov2.config.load import load_config
+    from dinov2.config.presets import find_config
+
+    file = find_config(arguments.config_file) if arguments.config_file else None
+    return load_config(file, overrides=arguments.overrides).config
+
+
 def as_json(findings: "Sequence[Finding]") -> str:
     """One object: whether a training can run, and every finding."""
     from dataclasses import asdict
@@ -85,15 +94,31 @@ def as_json(findings: "Sequence[Finding]") -> str:
     return json.dumps({"can_train": can_train, "findings": [asdict(finding) for finding in findings]}, indent=1)
 
 
-def _cannot_begin(error: ImportError) -> int:
-    """Where torch or numpy itself does not load, nothing else can be looked at."""
-    stderr.print(f"dinov2 doctor: a library that everything needs cannot be loaded: {error}", style="red", markup=False)
-    stderr.print("  pip install --force-reinstall dinov2", markup=False)
+def _look_without(error: Exception) -> int:
+    """Where a library that prints or reads configurations does not load: the versions alone, in plain words."""
+    from dinov2.doctor.finding import first_line
+
+    print(f"dinov2 doctor: a library that every command needs cannot be loaded: {first_line(error)}", file=sys.stderr)
+    mends = ["pip install --force-reinstall dinov2"]
+    try:
+        from dinov2.config.schema import Config
+        from dinov2.doctor import versions
+
+        broken = [finding for finding in versions.examine(Config()) if finding.verdict == "broken"]
+    except Exception:  # the versions need a library too; the message above names it
+        broken = []
+    for finding in broken:
+        print(f"  {MARKS['broken'][0]}  {finding.name} {finding.value}: {finding.why}", file=sys.stderr)
+    for mend in dict.fromkeys(finding.mend for finding in broken) if broken else mends:
+        print(f"  -> {mend}", file=sys.stderr)
+    print("Mend this first, then: dinov2 doctor", file=sys.stderr)
     return BROKEN
 
 
 def _show(findings: "Sequence[Finding]") -> None:
     from rich.text import Text
+
+    from dinov2.cli.console import stdout
 
     width = max(len(finding.name) for finding in findings)
     topic = ""
@@ -109,6 +134,8 @@ def _show(findings: "Sequence[Finding]") -> None:
 
 
 def _say_what_next(findings: "Sequence[Finding]", *, num_broken: int) -> None:
+    from dinov2.cli.console import stdout
+
     absent = dict.fromkeys(finding.name for finding in findings if finding.verdict == "absent")
     if num_broken:
         words = f"{num_broken} thing(s) are broken that a training needs. Mend them, then: dinov2 doctor"

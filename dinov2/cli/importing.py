@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from dinov2.cli import COMMANDS
-from dinov2.cli.console import progress_bar, stdout
+from dinov2.cli.console import print_table, progress_bar, stdout
 from dinov2.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _tell(imported: "Imported") -> None:
     for part, report in imported.reports.items():
         counts = (report.used, report.resized, report.missing, report.unexpected)
         table.add_row(part, *(str(len(names)) for names in counts))
-    stdout.print(table)
+    print_table(table)
     for report in imported.reports.values():
         said = {"resized": report.resized, "missing": report.missing, "left over": report.unexpected}
         for word, names in said.items():

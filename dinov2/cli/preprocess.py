@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinov2.cli import COMMANDS, INTERRUPTED
-from dinov2.cli.console import progress_bar, stderr, stdout
+from dinov2.cli.console import print_table, progress_bar, stderr, stdout
 from dinov2.cli.ending import Ending
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _show(summary: "Summary") -> None:
         table.add_row(f"  {flag}", str(count), flag.meaning)
     for reason, count in sorted(summary.reasons.items()):
         table.add_row(reason, str(count), f"{reason.kind}: {reason.meaning}")
-    stdout.print(table)
+    print_table(table)
     for remark in summary.remarks():
         stdout.print(remark, markup=False)
     lines = [("manifest", summary.manifest), ("rejected", summary.rejected), ("key", summary.key)]

@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ SHOWN = ("total_loss", "dino_global_cross_entropy", "ibot_cross_entropy")
 STYLES = {"finished": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "waiting": "dim"}
 NUM_SETTINGS = 6  # columns of settings in the table
 LONGEST_CELL = 40
+MOST_NAMED = 4  # runs in the command that is told next
 OF_NO_INTEREST = ("train.output_dir",)
 
 
@@ -177,6 +179,17 @@ def _show(reports: "Sequence[RunReport]", *, differing: Sequence[str], metrics: 
             stdout.print(f"{report.state}  {report.path.relative_to(home)}: {report.words}", markup=False)
     if len(differing) > NUM_SETTINGS:
         stdout.print(f"{len(differing) - NUM_SETTINGS} more settings differ: --json or --csv", markup=False)
+    _say_what_next(reports)
+
+
+def _say_what_next(reports: "Sequence[RunReport]") -> None:
+    """A page of those that have numbers; before there are any, the first one's log."""
+    begun = [shlex.quote(str(report.path)) for report in reports if report.numbers]
+    if begun:
+        named = " ".join(begun[:MOST_NAMED]) + (" ..." if len(begun) > MOST_NAMED else "")
+        stdout.print(f"next: dinov2 report {named} --output report.html", markup=False)
+    else:
+        stdout.print(f"next: none has a number yet; {reports[0].path / 'logs'} holds what they say", markup=False)
 
 
 def _common_folder(reports: "Sequence[RunReport]") -> Path:

@@ -147,10 +147,10 @@ class _Speaker:
         self._log.addHandler(handler)
         self.is_open = True
 
-    def say(self, text: str, *, style: str | None = None) -> None:
-        """One line."""
+    def say(self, text: str, *, style: str | None = None, whole: bool = False) -> None:
+        """One line; on a terminal it is broken between words, unless it is to be copied from there `whole`."""
         if self.is_open:
-            stdout.print(text, style=style, markup=False)
+            stdout.print(text, style=style, markup=False, soft_wrap=whole or not stdout.is_terminal)
             self._log.info(text)
 
     def message(self, text: str, *, warning: bool) -> None:
@@ -214,14 +214,17 @@ def _say_what_next(speaker: _Speaker, event: "Ended", *, folder: "RunFolder") ->
             f"{event.saved_step} is whole. Run the same command again to continue."
         )
         return
-    speaker.say(f"done: {step} steps.")
-    speaker.say(f"  metrics    {folder.metrics_file}")
-    speaker.say(f"  backbone   {folder.exports / str(step)}/backbone.safetensors")
-    if (best := folder.exports / "best").is_dir():
-        speaker.say(f"  best       {best}/backbone.safetensors")
-    speaker.say("next:")
-    speaker.say(f"  dinov2 export --checkpoint {folder.path} --output-dir exported")
-    speaker.say(
-        f"  dinov2 eval knn --backbone {folder.path} --dataset LABELLED.parquet --labels ... --output-dir scores"
-    )
-    speaker.say(f"  python -c \"import dinov2; print(dinov2.load_backbone('{folder.exports / str(step)}'))\"")
+    best = folder.exports / "best"
+    lines = [
+        f"done: {step} steps.",
+        f"  metrics    {folder.metrics_file}",
+        f"  backbone   {folder.exports / str(step)}/backbone.safetensors",
+        *([f"  best       {best}/backbone.safetensors"] if best.is_dir() else []),
+        "next:",
+        f"  dinov2 report {folder.path} --output report.html",
+        f"  dinov2 export --checkpoint {folder.path} --output-dir exported",
+        f"  dinov2 eval knn --backbone {folder.path} --dataset LABELLED.parquet --labels ... --output-dir scores",
+        f"  python -c \"import dinov2; print(dinov2.load_backbone('{folder.exports / str(step)}'))\"",
+    ]
+    for line in lines:
+        speaker.say(line, whole=True)

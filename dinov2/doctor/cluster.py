@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
+from dinov2.config.schema import Config
 from dinov2.doctor.finding import Finding, first_line
 from dinov2.launch import job_in_slurm
 
@@ -17,7 +18,7 @@ FORM = "%P|%a|%D|%c|%G|%l"  # partition, state, machines, cores, GPUs, longest t
 MOST_PARTITIONS = 12
 
 
-def examine() -> tuple[Finding, ...]:
+def examine(_: Config) -> tuple[Finding, ...]:
     """The job that we are in, the partitions, and what submits."""
     return tuple(_findings())
 

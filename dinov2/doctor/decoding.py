@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinov2.config.schema import Config
 from dinov2.doctor.finding import Finding, first_line
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ MOST_ERROR = 0.01  # of the range, in lossy streams
 INSTALL = "pip install --force-reinstall pydicom pylibjpeg pylibjpeg-openjpeg pylibjpeg-rle pyjpegls python-gdcm"
 
 
-def examine() -> tuple[Finding, ...]:
+def examine(_: Config) -> tuple[Finding, ...]:
     """One finding where everything is read, else one more for each transfer syntax that is not."""
     try:
         trials = _trials()

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from dinov2.bench.machine import cpu_name
 from dinov2.bench.resident import memory_available, memory_installed
+from dinov2.config.schema import Config
 from dinov2.doctor.finding import Finding, first_line
 
 TOPIC = "devices"
@@ -24,7 +25,7 @@ TAKEN_SHARE = 0.1  # of a GPU's memory: above it somebody else is at work there
 LITTLE_MEMORY = 4 * GIB
 
 
-def examine() -> tuple[Finding, ...]:
+def examine(_: Config) -> tuple[Finding, ...]:
     """Processor, memory, GPUs, their driver and the libraries that exchange gradients."""
     return (_processor(), _memory(), *_gpus(), _exchange())
 

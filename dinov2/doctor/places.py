@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from dinov2.config.schema import Config
 from dinov2.doctor.finding import Finding
 
 TOPIC = "places"
@@ -21,7 +22,7 @@ LEAST_FILES = 1024
 SHARED = Path("/dev/shm")
 
 
-def examine() -> tuple[Finding, ...]:
+def examine(_: Config) -> tuple[Finding, ...]:
     """The folder of now, the temporary one, the cache of weights, shared memory, open files."""
     return (*_disks(), _shared(), _open_files())
 

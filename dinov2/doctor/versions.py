@@ -18,6 +18,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from dinov2 import __version__
+from dinov2.config.schema import Config
 from dinov2.doctor.finding import Finding, first_line
 
 TOPIC = "versions"
@@ -47,7 +48,7 @@ USES: Mapping[str, str] = {
 FOR_DEVELOPERS = ("test", "docs", "dev")
 
 
-def examine() -> tuple[Finding, ...]:
+def examine(_: Config) -> tuple[Finding, ...]:
     """Python, this package, every required library, every extra."""
     needs = _needs()
     if needs is None:

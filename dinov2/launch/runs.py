@@ -98,7 +98,7 @@ def _find(folder: Path, *, depth: int) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _is_run(folder: Path) -> bool:
-    if (folder / FILE).is_file():
+    if (folder / FILE).is_file() or (folder / "preprocess.json").is_file():  # a sweep, or a conversion, locked too
         return False
     return (
         (folder / "training_metrics.json").is_file() or (folder / ".lock").is_file() or (folder / "logs/jobs").is_dir()

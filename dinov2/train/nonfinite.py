@@ -81,7 +81,9 @@ def read_dump(folder: Path) -> tuple[Path, dict[str, Any]]:
     try:
         found: dict[str, Any] = json.loads((folder / FINDINGS).read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{folder}: no dump of a step ({error}). Give a folder RUN/nonfinite/STEP.") from error
+        raise CheckpointError(
+            f"{folder}: no dump of a step, for its {FINDINGS} cannot be read. Give a folder RUN/nonfinite/STEP."
+        ) from error
     return folder / str(found["step"]), found
 
 

@@ -69,6 +69,20 @@ def test_show_prints_a_file_of_prompts_as_it_is(capsys):
     assert "a.b=1" in refusal(capsys, "show", "zeroshot_findings", "a.b=1")
 
 
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (
+            ["vitb14_cxr", "optim.epochs=20"],
+            "dinov2 check --config-file vitb14_cxr optim.epochs=20 train.dataset_path=pictures/manifest.parquet",
+        ),
+        (["raddino"], "dinov2 preprocess --input FILMS --output pictures --config-file raddino"),
+    ],
+)
+def test_show_ends_with_the_command_that_takes_it(words, command, capsys):
+    assert told(capsys, "show", *words).splitlines()[-1] == f"next: {command}"
+
+
 def test_diff_names_what_differs_and_nothing_else(tmp_path, capsys):
     text = (configs_dir() / "train" / "cpu_smoke.yaml").read_text()
     other = tmp_path / "other.yaml"

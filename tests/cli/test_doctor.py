@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -31,3 +32,12 @@ def test_doctor_ends_with_2_where_the_training_would_be_refused(capsys):
 def test_a_configuration_that_is_not_one_is_refused_at_once(words, capsys):
     assert main(["doctor", *words]) == 2
     assert "dinov2 doctor: " in capsys.readouterr().err
+
+
+def test_where_not_even_configurations_can_be_read_the_library_at_fault_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "omegaconf", None)  # as where its own shared objects are missing
+    monkeypatch.delitem(sys.modules, "dinov2.config.load", raising=False)
+    assert main(["doctor"]) == 2
+    said = capsys.readouterr().err
+    assert "BROKEN  omegaconf" in said
+    assert "pip install --force-reinstall 'omegaconf" in said

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from packaging.requirements import Requirement
 from pydicom.uid import JPEG2000Lossless
 
 from dinov2.config.load import load_config
-from dinov2.doctor import choices, cluster, decoding, devices, places, versions
+from dinov2.doctor import TOPICS, choices, cluster, decoding, devices, examine, places, versions
 from dinov2.preprocess.decode.decoders import ENCAPSULATED, SUPPORTED
 from dinov2.ssl.precision import choose_precision
 from dinov2.train.run import num_workers
@@ -31,7 +32,7 @@ def program(folder, name: str, script: str) -> None:
 
 
 def test_every_transfer_syntax_that_is_supported_is_read_here():
-    (finding,) = decoding.examine()
+    (finding,) = decoding.examine(config())
     assert finding.verdict == "good"
     assert finding.value.startswith(f"{len(SUPPORTED)} of {len(SUPPORTED)} ")
     assert {str(syntax) for syntax in ENCAPSULATED} == set(json.loads(decoding.STREAMS.read_text()))
@@ -44,7 +45,7 @@ def test_a_decoder_that_gives_other_values_is_told(monkeypatch):
         return decoding.ramp(bits=12).astype("<u2")[::-1].copy()
 
     monkeypatch.setattr(decoders, "DECODERS", {**decoders.DECODERS, JPEG2000Lossless: (wrong,)})
-    summary, fault = decoding.examine()
+    summary, fault = decoding.examine(config())
     assert summary.value.startswith(f"{len(SUPPORTED) - 1} of ")
     assert (fault.verdict, fault.why) == ("absent", "values come out wrong")
     assert JPEG2000Lossless.name in fault.value
@@ -52,7 +53,7 @@ def test_a_decoder_that_gives_other_values_is_told(monkeypatch):
 
 
 def test_the_libraries_here_are_those_the_package_was_tried_with():
-    found = by_name(versions.examine())
+    found = by_name(versions.examine(config()))
     assert found["torch"].verdict == "good"
     assert found["opencv-python-headless"].verdict == "good"
     assert not [one for one in found.values() if one.verdict == "broken"]
@@ -125,7 +126,7 @@ def test_half_a_launch_is_broken(monkeypatch):
 def test_partitions_are_those_that_sinfo_names(tmp_path, monkeypatch):
     program(tmp_path, "sinfo", "echo 'gpu*|up|4|64|gpu:a100:4|2-00:00:00'; echo 'cpu|up|9|32|(null)|infinite'")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    found = by_name(cluster.examine())
+    found = by_name(cluster.examine(config()))
     assert found["partition gpu*"].value == "4 machine(s) of 64 cores, gpu:a100:4, at most 2-00:00:00, up"
     assert found["partition cpu"].value == "9 machine(s) of 32 cores, at most infinite, up"
 
@@ -133,7 +134,7 @@ def test_partitions_are_those_that_sinfo_names(tmp_path, monkeypatch):
 def test_a_cluster_that_does_not_answer_is_told_in_its_first_line(tmp_path, monkeypatch):
     program(tmp_path, "sinfo", "echo 'sinfo: error: no controller' >&2; echo more >&2; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    finding = by_name(cluster.examine())["SLURM"]
+    finding = by_name(cluster.examine(config()))["SLURM"]
     assert (finding.verdict, finding.why) == ("note", "sinfo: error: no controller")
 
 
@@ -154,14 +155,39 @@ def test_a_gpu_that_torch_cannot_use_is_broken_unless_it_was_hidden(tmp_path, mo
     program(tmp_path, "nvidia-smi", "echo 'NVIDIA H200, 570.1'")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert by_name(devices.examine())["GPU"].verdict == "broken"
+    assert by_name(devices.examine(config()))["GPU"].verdict == "broken"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    hidden = by_name(devices.examine())["GPU"]
+    hidden = by_name(devices.examine(config()))["GPU"]
     assert (hidden.verdict, hidden.mend) == ("note", "unset CUDA_VISIBLE_DEVICES")
 
 
 def test_little_shared_memory_is_told_with_what_to_do(monkeypatch):
     monkeypatch.setattr(places.shutil, "disk_usage", lambda _: SimpleNamespace(free=64 * 2**20))
-    finding = by_name(places.examine())["shared memory"]
+    finding = by_name(places.examine(config()))["shared memory"]
     assert finding.verdict == "note"
     assert "train.num_workers=0" in finding.mend
+
+
+def test_a_topic_whose_library_does_not_load_hides_no_other(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.distributed", None)  # as a torch without its shared objects
+    monkeypatch.delitem(sys.modules, "dinov2.doctor.devices")
+    found = examine(config("runtime.device=cpu"), say=lambda _: None)
+    (devices_,) = [one for one in found if one.topic == "devices"]
+    assert (devices_.verdict, devices_.value) == ("broken", "cannot be looked at")
+    assert "torch.distributed" in devices_.why
+    assert list(dict.fromkeys(one.topic for one in found)) == list(TOPICS)
+    assert by_name(found)["DICOM"].verdict == "good"
+
+
+def test_a_folder_that_may_not_be_written_to_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(places.os, "access", lambda *_: False)  # root may write anywhere
+    monkeypatch.chdir(tmp_path)
+    finding = by_name(places.examine(config()))["this folder"]
+    assert (finding.verdict, finding.why) == ("note", "nothing can be written there")
+
+
+def test_without_slurm_that_is_said_and_is_no_fault(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    finding = by_name(cluster.examine(config()))["SLURM"]
+    assert finding.verdict == "good"
+    assert "not on this machine" in finding.value

@@ -141,3 +141,11 @@ def test_only_the_end_of_a_file_is_read_however_long_it_is(tmp_path):
 def test_a_file_that_is_empty_or_gone_has_no_numbers(tmp_path):
     (tmp_path / "empty").touch()
     assert last_numbers(tmp_path / "empty") == last_numbers(tmp_path / "gone") == {}
+
+
+def test_the_pictures_of_a_conversion_are_no_run(tmp_path):
+    write_run(tmp_path / "run", steps=4)
+    (tmp_path / "pictures").mkdir()
+    for name in (".lock", "preprocess.json"):  # as `dinov2 preprocess` leaves them
+        (tmp_path / "pictures" / name).touch()
+    assert [report.path.name for report in read_runs([tmp_path])] == ["run"]

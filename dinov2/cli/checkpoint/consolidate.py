@@ -34,7 +34,7 @@ def consolidate(arguments: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(arguments.checkpoint)
     total = sum(size.num_bytes for size in room.sizes_to_write(checkpoint, what=arguments.what).values())
     with progress_bar() as bar:
-        task = bar.add_task("writing and reading back (MB)", total=max(1, total // MB), status="")
+        task = bar.add_task("writing and reading back (MB)", total=max(1, total) / MB, status="")
         files = room.consolidate(
             checkpoint,
             folder=arguments.output_dir,

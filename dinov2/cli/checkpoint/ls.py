@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dinov2.cli.console import stdout
+from dinov2.cli.console import print_table, stdout
 from dinov2.cli.manifest.action import Action
 
 
@@ -99,7 +99,7 @@ def _print_table(folder: Path, rows: list[dict[str, Any]]) -> None:
             ", ".join(row["kept"]),
             (row["wrong"] or "all there").removeprefix(f"{folder / str(row['step'])}: "),
         )
-    stdout.print(table)
+    print_table(table)
 
 
 def local_time(text: str | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dinov2.cli.checkpoint.ls import local_time
-from dinov2.cli.console import stdout
+from dinov2.cli.console import print_table, stdout
 from dinov2.cli.manifest.action import Action
 
 
@@ -124,7 +124,7 @@ def _print(said: dict[str, Any]) -> None:
             name = " ".join(dict.fromkeys((one["side"], one["part"])))
             numbers = (f"{one['num_values'] / 1e6:,.2f}", f"{one['num_bytes'] / 1e6:,.1f}")
             table.add_row(name, f"{one['num_tensors']:,}", *numbers)
-        stdout.print(table)
+        print_table(table)
     if said["settings"]:
         stdout.print("settings that differ from the defaults (all of them: --config):")
     for key, value in said["settings"].items():

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dinov2.cli.console import progress_bar, stdout
+from dinov2.cli.console import print_table, progress_bar, stdout
 
 if TYPE_CHECKING:
     from dinov2.eval.outcome import Outcome
@@ -51,6 +51,6 @@ def show(sheet: "Sheet") -> None:
     for i, row in enumerate(sheet.rows):
         mean = row[0] == "mean of classes"
         table.add_row(*map(escape, row), style="bold" if mean else None, end_section=i + 2 == len(sheet.rows))
-    stdout.print(table)
+    print_table(table)
     for remark in sheet.remarks:
         stdout.print(f"- {remark}", markup=False)

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from dinov2.cli.console import stdout
+from dinov2.cli.console import print_table, stdout
 from dinov2.cli.eval.knn import add_tokens_option
 from dinov2.cli.eval.options import (
     PROBE_FORMATTER,
@@ -144,4 +144,4 @@ def _show(found: "Found", ks: list[int], *, scores: dict[str, dict[str, float]],
         numbers = (values.get(score) for score in scores)
         told = ("-" if value is None else f"{value:.3f}" for value in numbers)
         table.add_row(escape(name), f"{values['queries']:,.0f}", *told)
-    stdout.print(table)
+    print_table(table)

@@ -72,7 +72,8 @@ def submit_preprocess(arguments: argparse.Namespace) -> int:
     jobs = arguments.log_dir or private_folder(output, private=conversion.private) / "jobs"
     stdout.print(_in_words(resources, num_tasks=num_tasks, cluster=arguments.cluster), markup=False)
     if arguments.dry_run:
-        stdout.print(f"task 1    dinov2 {shlex.join(words[0])}\nlogs      {jobs}/\nnothing was submitted", markup=False)
+        stdout.print(f"task 1    dinov2 {shlex.join(words[0])}\nlogs      {jobs}/", markup=False)
+        stdout.print("next: the same without --dry-run; nothing was submitted", markup=False)
         return 0
     check_cluster(arguments.cluster, folder=jobs)
     places.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

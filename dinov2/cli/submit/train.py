@@ -176,7 +176,7 @@ def _show_plan(arguments: argparse.Namespace, resources: "Resources", *, plan: "
         stdout.print(f"script\n{text.rstrip()}\n", markup=False)
     for number, run in enumerate(plan.to_start, start=1):
         stdout.print(f"task {number}    dinov2 {shlex.join(run.words)}", markup=False)
-    stdout.print("nothing was submitted", markup=False)
+    stdout.print("next: the same without --dry-run; nothing was submitted", markup=False)
 
 
 def _submit(arguments: argparse.Namespace, resources: "Resources", *, plan: "Plan") -> "Array":

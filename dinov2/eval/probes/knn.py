@@ -53,7 +53,8 @@ def nearest(
     """
     rows, asked = (normalize(torch.as_tensor(array).float(), dim=1) for array in (bank, queries))
     if not 1 <= k <= len(rows) - (leave_out is not None):
-        raise ConfigError(f"k={k}: there are {len(rows) - (leave_out is not None)} pictures to be near to.")
+        num_near = len(rows) - (leave_out is not None)
+        raise ConfigError(f"k={k}: there are {num_near} pictures to be near to. Give --k at most {num_near}.")
     similarity, indices = [], []
     for first in range(0, len(asked), max(1, MAX_PRODUCT // len(rows))):
         chunk = asked[first : first + max(1, MAX_PRODUCT // len(rows))]
