@@ -58,7 +58,7 @@ class Look:
     attention: NDArray[np.uint8]
     """[F, h, w]: attention of the teacher's class token over the patches, last block, mean of its heads.
 
-    255 is the largest of each film.
+    255 is the 99th percentile of each film and all above: a few patches often draw far more than the others.
     """
     masks: NDArray[np.bool_]
     """[F, h, w]: True = hidden from the student, the same at every look. All False in a run without iBOT."""
@@ -66,7 +66,8 @@ class Look:
     """[F, h, w]: how well the student tells, at hidden patches, what the teacher sees there; 0 at all others.
 
     255 max(0, 1 - cross-entropy / ln K), with the cross-entropy that iBOT minimises and K its number of prototypes: 0
-    is no better than a uniform guess, 255 is certain and right. `masks` tells the one 0 from the other.
+    is no better than a uniform guess, 255 is certain and right. `masks` tells the one 0 from the other. With
+    Sinkhorn, the teacher's assignment is made among the hidden patches of all films and some of other pictures.
     """
     neighbours: NDArray[np.int32]  # [F, K] rows of the monitored pictures, the nearest first; never the film itself
     similarity: NDArray[np.float32]  # [F, K] their cosine by class token
@@ -90,31 +91,42 @@ def read_films(run: Path) -> Films:
         )
 
 
-def write_look(run: Path, look: Look, *, pictures: Mapping[int, NDArray[np.uint8]] | None = None) -> None:
+def write_look(run: Path, look: Look, *, pictures: Mapping[int, NDArray[np.uint8]] | None = None) -> int:
     """Writes RUN/looks/<step>.npz, and before it the thumbnails of neighbours that are not there yet.
 
-    `pictures`: grey levels [S, S] by row of the monitored pictures.  Raises OSError that names the file.
+    `pictures`: grey levels [S, S] by row of the monitored pictures. Gives how many bytes were written.  Raises OSError
+    that names the file.
     """
+    written = 0
     for row, levels in (pictures or {}).items():
         path = neighbour_picture(run, row)
         if not path.exists():
             encoded = io.BytesIO()
             Image.fromarray(levels).save(encoded, "PNG")
-            _write(path, encoded.getvalue())
-    _write_arrays(_place(run, look.step), {field.name: getattr(look, field.name) for field in fields(Look)})
+            written += _write(path, encoded.getvalue())
+    arrays = {field.name: getattr(look, field.name) for field in fields(Look)}
+    return written + _write_arrays(_place(run, look.step), arrays)
+
+
+def read_look(run: Path, *, step: int) -> Look | None:
+    """The look of one step; None where there is none, or it cannot be read."""
+    try:
+        arrays = _read_arrays(_place(run, step))
+        height, width = (int(side) for side in arrays.pop("grid"))
+        return Look(**arrays | {"step": int(arrays["step"]), "grid": (height, width)})
+    except (*UNREADABLE, TypeError):  # TypeError: fields of another version
+        return None
 
 
 def read_looks(run: Path) -> list[Look]:
     """The looks of a run by step, without any that cannot be read; empty where there is none."""
-    looks = []
-    for step in _steps(run):
-        try:
-            arrays = _read_arrays(_place(run, step))
-            height, width = (int(side) for side in arrays.pop("grid"))
-            looks.append(Look(**arrays | {"step": int(arrays["step"]), "grid": (height, width)}))
-        except (*UNREADABLE, TypeError):  # TypeError: fields of another version
-            continue
-    return looks
+    return [look for step in _steps(run) if (look := read_look(run, step=step)) is not None]
+
+
+def newest_look(run: Path) -> Look | None:
+    """The last of `read_looks`, without reading those before it."""
+    readable = (read_look(run, step=step) for step in reversed(_steps(run)))
+    return next((look for look in readable if look is not None), None)
 
 
 def neighbour_picture(run: Path, row: int) -> Path:
@@ -155,18 +167,21 @@ def _read_arrays(path: Path) -> dict[str, Any]:
         return {name: archive[name] for name in archive.files}
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> int:
     encoded = io.BytesIO()
     named: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
     np.savez_compressed(encoded, **named)
-    _write(path, encoded.getvalue())
+    return _write(path, encoded.getvalue())
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes) -> int:
+    """Gives how many bytes it wrote."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(content)
         partial.replace(path)
+        return len(content)
     except OSError as error:
+        partial.unlink(missing_ok=True)  # half a file would keep a full disk full
         raise OSError(error.errno, error.strerror, str(path)) from error

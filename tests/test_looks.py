@@ -12,7 +12,9 @@ from dinov2.looks import (
     Look,
     drop_looks,
     neighbour_picture,
+    newest_look,
     read_films,
+    read_look,
     read_looks,
     set_looks_aside,
     write_films,
@@ -66,8 +68,26 @@ def test_looks_and_films_are_read_as_they_were_written_in_the_order_of_their_ste
         assert_equal(one, look(one.step))
 
 
+def test_one_look_is_read_by_its_step_and_the_newest_is_the_last_that_can_be_read(tmp_path: Path) -> None:
+    for step in (4, 8, 12):
+        write_look(tmp_path, look(step))
+    assert_equal(read_look(tmp_path, step=8), look(8))
+    assert_equal(newest_look(tmp_path), look(12))
+    (tmp_path / "looks" / "12.npz").write_bytes(b"half")
+    assert read_look(tmp_path, step=12) is None
+    assert_equal(newest_look(tmp_path), look(8))
+
+
+def test_what_is_written_of_a_look_is_told_in_bytes(tmp_path: Path) -> None:
+    picture = np.full((8, 8), 100, dtype=np.uint8)
+    written = [write_look(tmp_path, look(step), pictures={3: picture}) for step in (4, 8)]
+    sizes = [(tmp_path / "looks" / name).stat().st_size for name in ("4.npz", "8.npz", "neighbours/3.png")]
+    assert written == [sizes[0] + sizes[2], sizes[1]], "the picture is written once"
+
+
 def test_a_run_without_looks_gives_none(tmp_path: Path) -> None:
     assert read_looks(tmp_path) == []
+    assert newest_look(tmp_path) is None
     assert len(read_films(tmp_path)) == 0
     assert read_films(tmp_path).thumbnails.shape == (0, 0, 0)
     assert drop_looks(tmp_path, after_step=0) == 0

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinov2.batch import NUM_GLOBAL_CROPS, Batch
-from dinov2.looks import read_films, read_looks
+from dinov2.looks import read_films, read_look
 from dinov2.train.loggers.logger import Picture
 
 MOST_PICTURES, MOST_LOCALS, MOST_FILMS = 4, 8, 12
@@ -43,7 +43,7 @@ def latest_look(run: Path, *, step: int) -> Picture | None:
     None where the run keeps no looks, or not of this step.
     """
     films = read_films(run)
-    look = next((look for look in reversed(read_looks(run)) if look.step == step), None)
+    look = read_look(run, step=step)
     if look is None or not len(films):
         return None
     columns = []

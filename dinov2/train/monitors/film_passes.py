@@ -6,8 +6,8 @@ Every process passes all films, for a sharded network needs all of them and ther
 how many processes there are. The student is asked without drop path, uncompiled, and is left as it was: nothing is
 drawn at random, no centre moves, gathered weights are let go of.
 
-Legend: F films, S side in pixels, P = h x w patches, D width, M hidden patches of all films, K prototypes,
-b bottleneck; of a layer: B pictures, T tokens each, H heads, d width of a head.
+Legend: F films, S side in pixels, P = h x w patches, D width, M hidden patches of all films, R patches of pictures
+beside them (see `films`), K prototypes, b bottleneck; of a layer: B pictures, T tokens each, H heads, d width of one.
 """
 
 import math
@@ -33,6 +33,8 @@ from dinov2.ssl.networks import backbone_of
 from dinov2.train.monitors.films import Shown
 from dinov2.train.monitors.passes import Look
 from dinov2.train.step import StepTools
+
+BRIGHT = 0.99  # share of a film's patches whose attention is told apart; what is above is as bright as can be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,8 @@ def see_films(tools: StepTools, shown: Shown, *, what: Look, temperature: float)
             if hidden.any():
                 of_teacher.append(features[masks])
                 of_student.append(_features(tools, "student", films, masks=masks)[masks])
+        if of_teacher:
+            of_teacher += _beside(tools, shown, what=what)
     values = (
         _agreement(tools, torch.cat(of_teacher), torch.cat(of_student), temperature=temperature) if of_teacher else None
     )
@@ -74,11 +78,25 @@ def see_films(tools: StepTools, shown: Shown, *, what: Look, temperature: float)
     if values is not None:
         agreement[hidden.to(agreement.device)] = values
     looked = torch.cat(attention)  # [F, P]
+    bright = looked.quantile(BRIGHT, dim=1, keepdim=True)
     return Glimpse(
         tokens=torch.cat(tokens),
-        attention=_as_levels(looked / looked.amax(dim=1, keepdim=True)).reshape(shown.masks.shape),
+        attention=_as_levels(looked / bright).reshape(shown.masks.shape),
         agreement=_as_levels(agreement).reshape(shown.masks.shape),
     )
+
+
+def _beside(tools: StepTools, shown: Shown, *, what: Look) -> Iterator[Tensor]:
+    """The teacher's tokens of some patches of other pictures.  -> [., D] of every batch, R in all"""
+    if not len(shown.beside):
+        return
+    for pixels, patches in zip(
+        torch.split(shown.beside, what.batch_size), torch.split(shown.patches_beside, what.batch_size), strict=True
+    ):
+        pictures = normalise(pixels.to(tools.world.device), mean=what.mean, std=what.std)
+        features = _features(tools, "teacher", pictures, masks=None)  # [B, P, D]
+        chosen = patches.to(features.device).unsqueeze(2).expand(-1, -1, features.shape[2])
+        yield features.gather(1, chosen).flatten(0, 1)
 
 
 def _features(tools: StepTools, side: str, films: Tensor, *, masks: Tensor | None) -> Tensor:
@@ -90,10 +108,13 @@ def _features(tools: StepTools, side: str, films: Tensor, *, masks: Tensor | Non
 
 
 def _agreement(tools: StepTools, of_teacher: Tensor, of_student: Tensor, *, temperature: float) -> Tensor | None:
-    """max(0, 1 - cross-entropy / ln K) of every hidden patch, on the main process.  [M, D] each -> float32 [M]"""
+    """max(0, 1 - cross-entropy / ln K) of every hidden patch, on the main process.  [M + R, D], [M, D] -> float32 [M]
+
+    The teacher's assignment is made among all its rows; those of the hidden patches come first.
+    """
     networks, name = tools.networks, tools.networks.patch_head
     with tools.precision.formats("teacher", name):
-        logits = networks.teacher[name](of_teacher)  # [M, K]
+        logits = networks.teacher[name](of_teacher)  # [M + R, K]
     with tools.precision.formats("student", name):
         features, prototypes = networks.student[name](of_student, as_projection=True)  # [M, b], [K, b]
     if not tools.world.is_main:
@@ -153,8 +174,9 @@ def _listening(kernel: AttentionKernel, heard: list[Tensor], *, first_patch: int
     def attend(qkv: Tensor, groups: Groups) -> Tensor:
         (of_films,) = unpack(qkv, groups)  # [B, T, 3, H, d]
         query, keys = of_films[:, 0, 0].float(), of_films[:, :, 1].float()
-        scores = torch.einsum("bhd,bthd->bht", query, keys) * query.shape[-1] ** -0.5
-        heard.append(scores.softmax(dim=-1)[..., first_patch:].mean(dim=1))
+        with torch.autocast(qkv.device.type, enabled=False):
+            scores = torch.einsum("bhd,bthd->bht", query, keys) * query.shape[-1] ** -0.5
+            heard.append(scores.softmax(dim=-1)[..., first_patch:].mean(dim=1))
         return kernel(qkv, groups)
 
     return attend

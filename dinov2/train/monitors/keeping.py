@@ -34,6 +34,7 @@ class FilmKeeper:
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
         self._colours: Colours | None = None
+        self.written_bytes = 0  # of the last look
 
     def begin(self, run: Path) -> Iterator[Message]:
         """Writes the films down; earlier looks go on where they are of the same films, and are set aside where not.
@@ -46,8 +47,8 @@ class FilmKeeper:
                 aside = looks.set_looks_aside(run)
                 yield Message(text=f"looks: the films are not those of before, whose looks are now in {aside}")
             looks.write_films(run, self._shown.films)
-            earlier = looks.read_looks(run)
-            self._colours = earlier[-1].colours if earlier else None
+            last = looks.newest_look(run)
+            self._colours = last.colours if last else None
         except OSError as error:
             yield Message(text=f"looks: {error}; the training goes on without pictures", warning=True)
 
@@ -61,8 +62,9 @@ class FilmKeeper:
             return
         look = self._look(this.step, glimpse, rows=rows, similarity=similarity)
         small = {row: thumbnail(one, longest_px=NEIGHBOUR_PX) for row, one in zip(wanted, pictures, strict=True)}
+        self.written_bytes = 0
         try:
-            looks.write_look(this.folder.path, look, pictures=small)
+            self.written_bytes = looks.write_look(this.folder.path, look, pictures=small)
         except OSError as error:
             yield Message(text=f"step {this.step}: this look was not kept: {error}", warning=True)
 

@@ -9,6 +9,7 @@ as one without.
 import time
 from collections.abc import Generator, Iterator, Mapping
 
+import torch
 from torch import Tensor
 
 from dinov2.config.lengths import lengths
@@ -38,7 +39,7 @@ class Monitors:
 
     def __init__(self, config: Config, *, pictures: Manifest) -> None:
         """Opens the pictures' list, not the pictures.  Raises ManifestError, ConfigError, on every process alike."""
-        self.seconds = 0.0  # that the last look took
+        self.timing: dict[str, float] = {}  # seconds of the last look, by the names of logs/timing.json
         self._section = config.monitors
         self._total = lengths(config.optim, config.teacher, train=config.train).total
         self._judges_heads = config.dino.loss_weight > 0 or (
@@ -93,12 +94,16 @@ class Monitors:
         started = time.perf_counter()
         what, temperature = _look(this, self._monitored), _temperature(this)
         seen = look(this.tools, self._share, what=what, temperature=temperature)
+        film_started = _now(this)
         if self._films is not None:
             yield from self._films.keep(this, seen, share=self._share, what=what, temperature=temperature)
+        film_seconds = _now(this) - film_started
         numbers = from_main(self._judge(this, seen) if this.world.is_main else {}, world=this.world)
         ended = time.perf_counter()
-        self.seconds, whole = ended - started, ended - self._ended
-        self._ended = ended
+        self.timing = {"monitor_seconds": ended - started}
+        if self._films is not None:
+            self.timing["film_seconds"] = film_seconds
+        whole, self._ended = ended - self._ended, ended
         yield Message(text=f"step {this.step}: {', '.join(_words(numbers))}; {self._cost(whole)}")
         return numbers
 
@@ -122,12 +127,24 @@ class Monitors:
         return numbers | {name: value for name, value in zip(ASSIGNMENTS, of_heads, strict=True) if value is not None}
 
     def _cost(self, whole: float) -> str:
-        share = self.seconds / whole
-        text = f"monitors took {self.seconds:.1f} s, {100 * share:.1f} % of the time since the last"
+        seconds = self.timing["monitor_seconds"]
+        share = seconds / whole
+        of_films = ""
+        if self._films is not None:
+            kept = f"{self._films.written_bytes / 1000:.0f} kB"
+            of_films = f" ({self.timing['film_seconds']:.1f} s and {kept} for the pictures of films)"
+        text = f"monitors took {seconds:.1f} s{of_films}, {100 * share:.1f} % of the time since the last"
         if share <= COST_SHARE:
             return text
         enough = round(self._section.every_steps * share * (1 - COST_SHARE) / (COST_SHARE * (1 - share)) + 0.5)
         return f"{text} (monitors.every_steps={enough} would make it {100 * COST_SHARE:.0f} %)"
+
+
+def _now(this: Run) -> float:
+    """Seconds on a clock, once the device has done all it was given."""
+    if this.world.device.type == "cuda":
+        torch.cuda.synchronize(this.world.device)
+    return time.perf_counter()
 
 
 def _size(config: Config) -> int:

@@ -17,6 +17,7 @@ from .looks import NUM_PICTURES, pictures_of
 
 ROWS = np.array([1, 4, 5, 10], dtype=np.int32)
 GRID = (4, 4)
+BESIDE, PATCHES_BESIDE = (0, 2, 9), ((0, 5, 15), (1, 2, 3), (4, 8, 12))
 NO_FILMS = Films(
     thumbnails=np.zeros((0, 0, 0), np.uint8), image_ids=(), rows=ROWS, monitored_ids=(), monitored_labels=()
 )
@@ -25,7 +26,14 @@ NO_FILMS = Films(
 def shown_on(world: World, *, hidden: bool = True) -> Shown:
     masks = np.random.default_rng(0).random((len(ROWS), *GRID)) < 0.4
     pixels = gather_pictures(ROWS, share=pictures_of(world), world=world)
-    return Shown(rows=ROWS, pixels=pixels, masks=masks if hidden else np.zeros_like(masks), films=NO_FILMS)
+    return Shown(
+        rows=ROWS,
+        pixels=pixels,
+        masks=masks if hidden else np.zeros_like(masks),
+        beside=gather_pictures(BESIDE, share=pictures_of(world), world=world),
+        patches_beside=torch.tensor(PATCHES_BESIDE),
+        films=NO_FILMS,
+    )
 
 
 def look_of(batch_size: int) -> Look:
@@ -51,11 +59,6 @@ def glimpses(world: World, words: tuple[str, ...], *, batch_size: int, look_at: 
             seen = {name: np.asarray(getattr(found, name)) for name in ("tokens", "attention", "agreement")}
     state = gather_to_main(tools.networks, world=world)
     return seen | {"state": {name: value.numpy() for name, value in state.items()}}
-
-
-def several_glimpses(world: World, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`glimpses` for each of several settings."""
-    return [glimpses(world, **case) for case in cases]
 
 
 def _state_of(networks: torch.nn.Module, blocks: list[Any]) -> tuple[Any, ...]:

@@ -36,8 +36,3 @@ def looks(world: World, words: tuple[str, ...], *, batch_size: int, look_at: tup
         seen |= {name: getattr(found, name).numpy() for name in ("cls", "pooled", "smoothness")}
     state = gather_to_main(tools.networks, world=world)
     return seen | {"state": {name: value.numpy() for name, value in state.items()}}
-
-
-def several_looks(world: World, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`looks` for each of several settings."""
-    return [looks(world, **case) for case in cases]

@@ -7,7 +7,15 @@ import torch
 from dinov2.config.load import load_config
 from dinov2.config.schema import Config
 from dinov2.distributed import World
-from dinov2.train.monitors.films import choose_films, draw_masks, gather_films, labels_in_words, thumbnail
+from dinov2.train.monitors.films import (
+    choose_beside,
+    choose_films,
+    draw_masks,
+    draw_patches,
+    gather_films,
+    labels_in_words,
+    thumbnail,
+)
 from dinov2.train.monitors.pictures import Monitored
 from tests.train.monitors.tables import examples_of
 
@@ -44,6 +52,26 @@ def test_masks_hide_from_the_smallest_share_to_the_largest_and_are_those_of_the_
     assert 0.4 < shares[-1] <= 0.5
     assert np.array_equal(masks, draw_masks(config, size=64, count=12))
     assert not np.array_equal(masks, draw_masks(config_of("train.seed=7"), size=64, count=12))
+
+
+def test_sinkhorn_is_lent_patches_of_three_other_pictures_a_film() -> None:
+    monitored, films = Monitored(train=examples_of(100), val=None), np.array([3, 50], dtype=np.int32)
+    rows = choose_beside(config_of("train.centering=sinkhorn_knopp"), monitored=monitored, films=films)
+    assert len(set(rows) - {3, 50}) == 6
+    few = Monitored(train=examples_of(4), val=None)
+    assert choose_beside(config_of("train.centering=sinkhorn_knopp"), monitored=few, films=films).tolist() == [0, 1, 2]
+    for words in (("train.centering=centering",), ("train.centering=sinkhorn_knopp", "ibot.loss_weight=0")):
+        assert not len(choose_beside(config_of(*words), monitored=monitored, films=films)), "nothing asks for them"
+
+
+@pytest.mark.parametrize(("grid", "count"), [(1369, 64), (16, 16)])
+def test_the_patches_that_a_picture_lends_are_different_ones_of_the_seed(grid: int, count: int) -> None:
+    patches = draw_patches(5, of=grid, seed=-1)
+    assert patches.shape == (5, count)
+    assert all(len(set(some.tolist())) == count for some in patches)
+    assert patches.max() < grid
+    assert torch.equal(patches, draw_patches(5, of=grid, seed=-1))
+    assert draw_patches(0, of=grid, seed=0).shape[0] == 0
 
 
 def test_a_run_without_ibot_hides_nothing() -> None:

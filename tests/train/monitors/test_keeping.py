@@ -16,7 +16,12 @@ from tests.test_looks import films, look
 def keeper_of(some: Films) -> FilmKeeper:
     return FilmKeeper(
         Shown(
-            rows=some.rows, pixels=torch.zeros(len(some), 16, 16), masks=np.zeros((len(some), 4, 5), bool), films=some
+            rows=some.rows,
+            pixels=torch.zeros(len(some), 16, 16),
+            masks=np.zeros((len(some), 4, 5), bool),
+            beside=torch.zeros(0, 16, 16),
+            patches_beside=torch.zeros(0, 0, dtype=torch.int64),
+            films=some,
         )
     )
 
