@@ -16,6 +16,7 @@ if [ -n "${CI:-}${DINOV2_TEST_SLURM:-}" ] && slurm="$(timeout 300 bash scripts/l
     eval "$slurm"
     trap 'bash scripts/local_slurm.sh stop' EXIT
 fi
+if [ -n "${CI:-}" ]; then timeout 300 bash scripts/local_browser.sh >/dev/null || true; fi # without it the tests of the pages are skipped
 echo "== pytest"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # a core per test process; threads of their own would only get in each other's way
 pytest --numprocesses "${DINOV2_TEST_PROCESSES:-2}" "$@"
