@@ -17,7 +17,8 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from dinov2.cli import COMMANDS, build_parser
+from dinov2.cli import COMMANDS, GROUPS, build_parser
+from dinov2.cli import EXAMPLES as HELP_ENDS
 from dinov2.config.keys import describe, leaves
 from dinov2.config.preprocess import PreprocessConfig
 from dinov2.config.schema import Config
@@ -36,7 +37,7 @@ ONLY_FROM_HERE = (
     "font-src 'self'; connect-src 'self'; worker-src 'self'; base-uri 'self'; form-action 'none'"
 )
 FOLDERS = {"train": "training", "preprocess": "conversion", "eval": "evaluation"}
-WIDTH = 110  # columns of a usage line
+WIDTH = 96  # columns of a usage line
 KEY_LINE = re.compile(r"^( *)([A-Za-z_][\w]*):(?:\s+(.*?))?\s*$")
 TREE = re.compile(r"<!-- tree: begin -->\n(.*?)\n<!-- tree: end -->", re.DOTALL)
 
@@ -201,21 +202,18 @@ def _state(path: Path) -> str:
 
 
 def commands_page() -> str:
-    """All commands, a line each."""
+    """All commands, a line each, by what they are for."""
     lines = [
         "# Commands",
         "",
-        "Every command of `dinov2`, made from its `--help`. Settings (`a.b=c`) are [configuration keys](keys.md).",
-        "",
-        "| command | what it does |",
-        "|---|---|",
-        *(f"| [`dinov2 {name}`](commands/{name}.md) | {_cell(says)} |" for name, says in COMMANDS.items()),
-        "",
-        "Exit codes: 0 done; 2 a mistake you can mend, said in one message; 3 another process of the run was lost; 130 "
-        "interrupted, everything kept; 1 a fault of ours.",
-        "",
+        "Every command of `dinov2`, made from its `--help`. Settings (`a.b=c`) are [configuration keys](keys.md); "
+        "completion and what else helps in a terminal: [The shell](shell.md).",
     ]
-    return "\n".join(lines)
+    for group, commands in GROUPS.items():
+        lines += ["", f"## {_sentence(group).rstrip('.')}", "", "| command | what it does |", "|---|---|"]
+        lines += [f"| [`dinov2 {name}`](commands/{name}.md) | {_cell(says)} |" for name, says in commands.items()]
+    exit_codes = HELP_ENDS.partition("Exit codes: ")[2]
+    return "\n".join([*lines, "", "## Exit codes", "", _sentence(_prose(exit_codes)), ""])
 
 
 def command_page(name: str) -> str:
@@ -296,7 +294,8 @@ def tree_page() -> str:
     found = TREE.search((ROOT / "README.md").read_text())
     assert found, "README.md has lost the markers of its tree"
     tree = found[1].replace("```", "```text", 1)
-    return f"# The tree, file by file\n\nEach line is the first sentence of the file.\n\n{tree}\n"
+    last_in_searches = "---\nsearch: { boost: 0.05 }\n---\n"  # a name of a file is rarely what a word is looked for
+    return f"{last_in_searches}# The tree, file by file\n\nEach line is the first sentence of the file.\n\n{tree}\n"
 
 
 def contributing_page() -> str:
@@ -318,7 +317,9 @@ def _cell(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    return re.sub(r"([<*_\[\]`])", lambda sign: f"&#{ord(sign[1])};", " ".join(text.replace("&", "&amp;").split()))
+    """Words as they are, but for what stands between two backticks, which is code."""
+    plain = re.sub(r"([<*_\[\]`])", lambda sign: f"&#{ord(sign[1])};", " ".join(text.replace("&", "&amp;").split()))
+    return re.sub(r"&#96;(.+?)&#96;", r"<code>\1</code>", plain)
 
 
 def _sentence(text: str) -> str:

@@ -7,6 +7,7 @@ A comment right before a block says what its test must know, and is not seen by 
     <!-- not run: REASON -->   it cannot run in a test
     <!-- in: FOLDER -->        it runs in that folder of the test's work folder
     <!-- smaller: WORDS -->    words added to its last command, so that it takes seconds instead of hours
+    <!-- exit code: N -->      with which its last command ends, where that is no fault
     <!-- with timm -->         it runs where timm can be imported, in a process and a namespace of its own
 """
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 LANGUAGES = ("python", "bash")
 OUTPUT = "text"
 FENCE = re.compile(r"^```(\w*)$")
-SAID = re.compile(r"^<!-- (not run|in|smaller|with timm)(?:: (.*))? -->$")
+SAID = re.compile(r"^<!-- (not run|in|smaller|exit code|with timm)(?:: (.*))? -->$")
 
 
 @dataclass(frozen=True, kw_only=True)

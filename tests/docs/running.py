@@ -54,11 +54,13 @@ def _run(block: Block, namespace: dict[str, Any]) -> None:
         return
     for place, command in enumerate(block.commands, start=1):
         name, *words = shlex.split(command)
+        expected = 0
         if place == len(block.commands):
+            expected = int(block.said.get("exit code", 0))
             words += shlex.split(block.said.get("smaller", ""))
         assert name == "dinov2", f"{command}: the page runs another program than ours"
         code = main(words)
-        assert code == 0, f"{command}: exit code {code}"
+        assert code == expected, f"{command}: exit code {code}"
 
 
 def _compare(block: Block, printed: str) -> str:

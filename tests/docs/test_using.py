@@ -64,6 +64,7 @@ def test_the_links_of_the_page_lead_somewhere() -> None:
         ("```python\nprint(1)\n```", "it prints what the page does not show"),
         ("```bash\nrm -r runs\n```", "another program"),
         ("```bash\ndinov2 export --checkpoint nothing --output-dir out\n```", "exit code 2"),
+        ("<!-- exit code: 2 -->\n```bash\ndinov2 configs ls\n```", "exit code 0"),
     ],
 )
 def test_a_page_that_is_not_true_is_noticed(

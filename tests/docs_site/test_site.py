@@ -2,12 +2,13 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from dinov2.cli import COMMANDS, build_parser
+from dinov2.cli import COMMANDS, GROUPS, build_parser
 from dinov2.config.keys import leaves
 from dinov2.config.preprocess import PreprocessConfig
 from dinov2.config.schema import Config
@@ -15,6 +16,7 @@ from tests.docs_site.html import fragment, pages, read
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+DRAWING = DOCS / "assets" / "architecture.svg"
 HANDWRITTEN = sorted(DOCS.glob("*.md"))
 
 
@@ -99,6 +101,31 @@ def test_every_page_can_be_found_by_searching(site: Path) -> None:
         "layerwise_decay" in json.dumps(entry)
         for entry in json.loads((site / "search/search_index.json").read_text())["docs"]
     )
+
+
+def test_the_commands_are_listed_by_what_they_are_for_with_the_exit_codes(site: Path) -> None:
+    page = read(site / "commands.html")
+    assert {re.sub(r"\W+", "-", group) for group in GROUPS} | {"exit-codes"} <= page.anchors
+    assert {f"commands/{name}.html" for name in COMMANDS} <= set(page.links)
+    for code in ("0 done", "2 a mistake", "3 another process", "130 stopped", "1 a fault"):
+        assert code in page.text
+
+
+def test_the_drawing_names_every_folder_of_the_package() -> None:
+    drawn = set(
+        re.findall(
+            r"[a-z]+", re.sub(r"<(?:style|title).*?</(?:style|title)>|<[^>]*>", " ", DRAWING.read_text(), flags=re.S)
+        )
+    )
+    rooms = {path.parent.name for path in (ROOT / "dinov2").glob("*/__init__.py")}
+    assert rooms
+    assert rooms - drawn == set()
+
+
+def test_the_page_on_architecture_shows_the_stairs_that_the_imports_are_held_to() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    stairs = [layer.replace("dinov2.", "") for layer in contracts[0]["layers"]]
+    assert "\n".join(stairs) in (DOCS / "architecture.md").read_text()
 
 
 @pytest.mark.parametrize("path", HANDWRITTEN, ids=lambda path: path.stem)

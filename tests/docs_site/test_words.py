@@ -1,6 +1,5 @@
 """What the pages tell people to type: every command is one that the parser takes, every key is in the schema."""
 
-import argparse
 import re
 import shlex
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dinov2.cli import COMMANDS, build_parser
+from dinov2.cli import COMMANDS, CommandParser, build_parser
 from dinov2.config.keys import FOREIGN, leaves, sections
 from dinov2.config.preprocess import PreprocessConfig
 from dinov2.config.schema import Config
@@ -16,7 +15,11 @@ from tests.docs_site.conftest import ROOT
 
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 KEYS = {*leaves(Config), *leaves(PreprocessConfig), *sections(Config), *sections(PreprocessConfig), *FOREIGN}
-ON_PURPOSE = {"optim.layerwise_deca", "train.koleo_loss_weight"}  # misspelt where the pages show what is said of it
+ON_PURPOSE = {
+    "optim.layerwise_deca",
+    "train.koleo_loss_weight",
+    "crops.local_crops_numbr",
+}  # misspelt where the pages show what is said of it
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.M | re.S)
 PLACEHOLDER = re.compile(r"\.\.\.|\bPUBLIC\b|[{}$<>|\[\]]")
 
@@ -48,10 +51,10 @@ def _parse(command: str) -> None:
 def test_every_command_that_a_page_shows_is_one_that_the_parser_takes(
     page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(parser: argparse.ArgumentParser, message: str) -> None:
+    def refuse(parser: CommandParser, message: str) -> None:
         raise _Refused(message)
 
-    monkeypatch.setattr(argparse.ArgumentParser, "error", refuse)
+    monkeypatch.setattr(CommandParser, "error", refuse)
     faults = []
     for command in commands_of(page.read_text()):
         try:
