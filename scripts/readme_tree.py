@@ -19,6 +19,7 @@ FIXED = {
     "LICENSE": "Apache-2.0",
     ".ci/run": "what continuous integration runs",
 }
+LEFT_OUT = (".png", ".svg", ".css")
 TESTS = "mirrors dinov2/ file by file; beside it reference/, integration/, distributed/"
 
 
@@ -42,7 +43,7 @@ def tracked() -> list[Path]:
 
 def tree() -> str:
     """The whole block, fences included."""
-    files = [path for path in tracked() if path.suffix != ".png"]
+    files = [path for path in tracked() if path.suffix not in LEFT_OUT]
     lines = [f"{name:<28} {FIXED.get(name) or first_words(ROOT / name)}" for name in TOP_LEVEL]
     folder = None
     in_order = sorted(files, key=lambda path: (path.parent, path.name))

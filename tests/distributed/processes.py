@@ -93,8 +93,9 @@ def run_module(
             codes = [process.exitcode for process in processes]
         finally:
             for process in processes:
-                process.kill()
-                process.join()
+                if process.pid is not None:  # one that could not be started has nothing to end
+                    process.kill()
+                    process.join()
         said = [[log.read_text() if log.exists() else "" for log in two] for two in logs]
     if None in codes:
         raise subprocess.TimeoutExpired(list(words), seconds, str(said))
