@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from dinov2.explore.exploration import Exploration
 FOLDER = Path(__file__).parent
 GRID = 65_535  # steps of a position along an axis
 INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
+PARTS = 3  # of the path of a backbone that are shown
+NO_PICTURE = "no picture here"
 SCRIPTS = ("data.js", "dots.js", "map.js", "page.js")
 
 
@@ -33,18 +35,19 @@ def served_page(shown: Exploration) -> str:
 
 
 def static_page(
-    shown: Exploration, *, neighbours: NDArray[np.int64], similarity: NDArray[np.float32], absent: Mapping[int, str]
+    shown: Exploration, *, neighbours: NDArray[np.int64], similarity: NDArray[np.float32], absent: Sequence[int]
 ) -> str:
     """The page that asks nobody: neighbours int [N, K] and cosines [N, K] are in it, pictures lie in `films/`.
 
-    `absent`: rows without picture, and why.
+    `absent`: rows without picture. Why is not told, for it would name folders of the machine where the page was made.
     """
     own = {
         "live": False,
         "neighbours": _pack(neighbours, "<u4"),
         "similarity": _pack(np.rint(similarity * 10_000), "<i2"),
         "count": neighbours.shape[1],
-        "absent": {str(row): why for row, why in absent.items()},
+        "absent": {str(row): NO_PICTURE for row in absent},
+        "remarks": [f"{len(absent):,} of {len(shown.films):,} films have no picture here."] if absent else [],
     }
     return _page(_data(shown) | own)
 
@@ -101,7 +104,7 @@ def _data(shown: Exploration) -> dict[str, Any]:
     made = [f"{features.vectors.shape[1]} features a film"]
     backbone = features.about.get("backbone")
     if backbone:
-        made.append(f"of {backbone}")
+        made.append(f"of {'/'.join(Path(backbone).parts[-PARTS:])}")
     return {
         "title": features.path.name,
         "num_films": len(features),

@@ -57,14 +57,15 @@ def write_folder(shown: Exploration, folder: Path, *, advance: Callable[[int], N
 
 def _fill(made: Path, shown: Exploration, *, advance: Callable[[int], None]) -> Written:
     """Pictures, then the page."""
-    thumbnails, absent, num_pictures, num_bytes = Thumbnails(shown.films), {}, 0, 0
+    thumbnails, num_pictures, num_bytes = Thumbnails(shown.films), 0, 0
+    absent: list[int] = []
     if shown.films.pictures is not None:
         (made / PICTURES).mkdir()
         for row in range(len(shown.films)):
             try:
                 jpeg = thumbnails.jpeg(row, size="small")
-            except ManifestError as error:
-                absent[row] = str(error)
+            except ManifestError:
+                absent.append(row)
             else:
                 num_bytes += (made / PICTURES / f"{row}.jpg").write_bytes(jpeg)
                 num_pictures += 1

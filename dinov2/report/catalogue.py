@@ -100,7 +100,7 @@ SPEED = (
     Plan("seconds_per_step", "Time of a step", "", "s"),
     Plan(WAIT, "Wait for data", "of the step's time", "%", False),
     Plan("monitor_seconds", "Time of a look", "what the monitors took", "s", False),
-    Plan("film_seconds", "Of it, for the films", "pictures of the fixed films", "s", False),
+    Plan("film_seconds", "Films of a look", "part of the time of a look", "s", False),
     Plan("matrix_share", "Share of the matrix rate", "of what the device multiplies at most", "", False),
     Plan("gpu_memory_gib", "GPU memory", "", "GiB", False),
     Plan("memory_gib", "Memory of the process", "", "GiB", False),
