@@ -58,12 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
     from dinov2.config.presets import find_config
     from dinov2.forecast.check import Asked
     from dinov2.forecast.launch import start_command
+    from dinov2.train.loggers import check_installed
 
     _check_numbers(arguments)
     _give_back_override(arguments)
     loaded = load_config(find_config(arguments.config_file), overrides=arguments.overrides)
     if arguments.cost:
         return check_cost.run(arguments, loaded)
+    check_installed(loaded.config)
     asked = Asked(
         processes=arguments.processes,
         per_node=arguments.processes_per_node,

@@ -16,6 +16,7 @@ from dinov2.forecast.launch import plan_launch, start_command
 from dinov2.forecast.page import plan_table
 from dinov2.forecast.plan import make_plan
 from dinov2.forecast.stops import lower_bound, stops
+from dinov2.train.loggers.loggers import LOGGERS
 from tests.forecast.steps import SMALL
 from tests.integration.runs import write_pictures
 
@@ -227,6 +228,14 @@ def test_a_run_that_would_fail_hears_every_reason_at_once(tmp_path: Path, capsys
     ):
         assert f"{reason}" in said
     assert "mend these, then check again." in said
+
+
+def test_a_logger_whose_package_is_absent_is_told_before_anything_is_looked_at(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOGGERS["wandb"][0], "MODULE", "wandb_that_nobody_has")
+    assert main(["check", "--config-file", "cpu_smoke", "logging.loggers=[wandb]"]) == 2
+    assert "pip install 'dinov2[wandb]'" in capsys.readouterr().err
 
 
 def test_wrong_numbers_on_the_command_line_are_refused_together(capsys: pytest.CaptureFixture[str]) -> None:

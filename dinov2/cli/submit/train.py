@@ -88,6 +88,7 @@ def submit_train(arguments: argparse.Namespace) -> int:
     resources = _resources(arguments, num_variants=len(variants))
     plan = make_plan(training, variants, num_processes=resources.num_processes)
     resources = _with_cores(resources, arguments, plan=plan)
+    _check_loggers(plan)
     for message in dict.fromkeys(message for run in plan.to_start for message in run.loaded.messages):
         stderr.print(message, style="yellow", markup=False)
     stdout.print(_in_words(resources, plan=plan, cluster=arguments.cluster), markup=False)
@@ -102,6 +103,16 @@ def submit_train(arguments: argparse.Namespace) -> int:
     if arguments.follow:
         return _follow(array)
     return _wait(array, plan=plan) if arguments.wait else 0
+
+
+def _check_loggers(plan: "Plan") -> None:
+    """Their packages, before a job waits in a queue for nothing: it will have the environment of this command."""
+    configs = [run.loaded.config for run in plan.to_start if run.loaded.config.logging.loggers]
+    if configs:
+        from dinov2.train.loggers import check_installed
+
+        for config in configs:
+            check_installed(config)
 
 
 def _resources(arguments: argparse.Namespace, *, num_variants: int) -> "Resources":
