@@ -188,7 +188,7 @@ def diff(arguments: argparse.Namespace) -> int:
         table.add_column(escape(arguments.first), overflow="fold")
         table.add_column(escape(arguments.second), overflow="fold")
         for key, pair in rows.items():
-            table.add_row(key, *(escape(_text(value)) for value in pair))
+            table.add_row(key, *(escape(value_text(value)) for value in pair))
         print_table(table)
         stdout.print(f"{len(rows)} of {len(before)} values differ.", markup=False)
         stdout.print(f"next: dinov2 configs show {shlex.quote(arguments.second)} --set", markup=False)
@@ -304,7 +304,7 @@ def _show_values(values: dict[str, Any], origins: Any) -> None:
     from rich.text import Text
 
     width = max((len(key) for key in values), default=0)
-    texts = {key: _text(value) for key, value in values.items()}
+    texts = {key: value_text(value) for key, value in values.items()}
     column = min(max((len(text) for text in texts.values()), default=0), 28)
     section = None
     for key, text in texts.items():
@@ -316,5 +316,6 @@ def _show_values(values: dict[str, Any], origins: Any) -> None:
         stdout.print(line.append(f"  {origin}", style="dim" if origin == DEFAULT else "cyan"))
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value of a configuration as it is shown: words as they are, all else as JSON."""
     return value if isinstance(value, str) and value else json.dumps(value)

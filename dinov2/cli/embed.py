@@ -9,6 +9,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
+
 from dinov2.cli import COMMANDS
 from dinov2.cli.console import progress_bar, stdout
 from dinov2.cli.eval.options import add_backbone_options, open_the_backbone
@@ -80,10 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
             form=TableForm(columns=columns, pooled=arguments.pooled, patches=arguments.patches),
             advance=lambda count: bar.advance(line, count),
         )
-    size = output.stat().st_size / 1e6
-    stdout.print(
-        f"{output}: {len(examples):,} pictures, width {backbone.traits.embed_dim}, {size:.1f} MB.", markup=False
-    )
+    size = decimal(output.stat().st_size)
+    stdout.print(f"{output}: {len(examples):,} pictures, width {backbone.traits.embed_dim}, {size}.", markup=False)
     words = shlex.join(["--features", str(output), "--manifest", arguments.dataset])
     stdout.print(f"next: dinov2 explore {words}", markup=False)
     return 0

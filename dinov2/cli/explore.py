@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
+
 from dinov2.cli import COMMANDS
 from dinov2.cli.console import progress_bar, stdout
 from dinov2.errors import ConfigError
@@ -129,7 +131,7 @@ def _write(shown: "Exploration", folder: Path) -> int:
         written = write_folder(shown, folder, advance=lambda count: bar.advance(line, count))
     pictures = f"the page and {written.num_pictures:,} pictures" if num_films else "the page, without pictures"
     absent = f", {written.num_absent:,} without" if written.num_absent else ""
-    stdout.print(f"{folder}: {pictures}{absent}, {written.num_bytes / 1e6:.2f} MB.", markup=False)
+    stdout.print(f"{folder}: {pictures}{absent}, {decimal(written.num_bytes)}.", markup=False)
     warning = " Films are in it: pass it on as you would them." if written.num_pictures else ""
     stdout.print(f"next: open {written.page} in a browser.{warning}", markup=False)
     return 0

@@ -2,8 +2,11 @@
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.filesize import decimal
 
 from dinov2.cli import COMMANDS
 from dinov2.cli.console import progress_bar, stdout
@@ -12,14 +15,16 @@ if TYPE_CHECKING:
     from dinov2.report import Written
 
 EXAMPLES = """examples:
-  dinov2 report runs/b14 --output b14.html
-  dinov2 report sweeps/first --output sweep.html --films 2
-  dinov2 report runs/b14 --output b14.html --every 60      until the run is over, or Ctrl-C
+  dinov2 report runs/b14                       runs/b14/report.html
+  dinov2 report sweeps/first --films 2         every run of a folder: sweeps/first/report.html
+  dinov2 report runs/b14 runs/l14 --output both.html
+  dinov2 report runs/b14 --every 60            until the run is over, or Ctrl-C
 
 The page needs nothing else and asks for nothing from the network; send it as it is. Several runs, or a folder of runs,
 are drawn over the same axes. A run that is still being written is shown as far as it is."""
 LEAST_SECONDS = 2.0
 SUFFIXES = (".html", ".htm")
+NAME = "report.html"
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -32,7 +37,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run, or a folder of runs")
-    parser.add_argument("--output", required=True, type=Path, metavar="F.html", help="the page to write")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="F.html",
+        help=f"the page to write (default: {NAME} in the folder named; here, where several are named)",
+    )
     parser.add_argument(
         "--every", type=float, metavar="SECONDS", help="write it again so often while a run goes on; it reloads itself"
     )
@@ -50,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--every {arguments.every:g}: give {LEAST_SECONDS:g} seconds or more.")
     if arguments.films is not None and arguments.films < 0:
         raise ConfigError(f"--films {arguments.films}: give 0 or more.")
+    if arguments.output is None:
+        arguments.output = _default_output(arguments.runs)
     if arguments.output.is_dir():
         raise ConfigError(f"--output {arguments.output}: a folder; give the page a name, such as report.html in it.")
     if arguments.output.suffix.lower() not in SUFFIXES:
@@ -59,6 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _follow(arguments)
     return 0
+
+
+def _default_output(runs: Sequence[Path]) -> Path:
+    """In the one folder that was named, a run or a folder of runs; of several in the working folder."""
+    return runs[0] / NAME if len(runs) == 1 else Path(NAME)
 
 
 def _follow(arguments: argparse.Namespace) -> None:
@@ -93,7 +110,7 @@ def _write(arguments: argparse.Namespace) -> "Written":
     runs = "1 run" if written.num_runs == 1 else f"{written.num_runs} runs"
     warnings = "no warning" if not written.num_warnings else f"{written.num_warnings} to look at"
     stdout.print(
-        f"{written.path}: {runs}, {written.num_looks} looks, {warnings}, {written.num_bytes / 1e6:.1f} MB. "
+        f"{written.path}: {runs}, {written.num_looks} looks, {warnings}, {decimal(written.num_bytes)}. "
         "Open it in a browser.",
         markup=False,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinov2.cli import COMMANDS
+from dinov2.cli.configs import value_text
 from dinov2.cli.console import print_table, stdout
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def differing_settings(reports: "Sequence[RunReport]") -> list[str]:
     begun = [report.settings for report in reports if report.settings]
     # A run that has not begun knows only what its sweep planned for it.
     keys = dict.fromkeys(key for settings in begun for key in settings)
-    return [key for key in keys if key not in OF_NO_INTEREST and len({_text(s[key]) for s in begun if key in s}) > 1]
+    texts = {key: {value_text(settings[key]) for settings in begun if key in settings} for key in keys}
+    return [key for key, found in texts.items() if key not in OF_NO_INTEREST and len(found) > 1]
 
 
 def _default_metrics(reports: "Sequence[RunReport]") -> list[str]:
@@ -149,7 +151,7 @@ def _write_csv(reports: "Sequence[RunReport]", *, differing: Sequence[str]) -> N
         speed = report.pictures_per_second
         first = [report.path, report.state, report.words, report.step, report.total_steps, speed]
         numbers = [report.numbers.get(name) for name in metrics]
-        writer.writerow([*first, *numbers, *(_text(report.settings.get(key, "")) for key in differing)])
+        writer.writerow([*first, *numbers, *(_setting(report, key) for key in differing)])
 
 
 def _show(reports: "Sequence[RunReport]", *, differing: Sequence[str], metrics: Sequence[str]) -> None:
@@ -170,7 +172,7 @@ def _show(reports: "Sequence[RunReport]", *, differing: Sequence[str], metrics: 
         step = f"{report.step}/{report.total_steps}" if report.total_steps else str(report.step)
         speed = "" if report.pictures_per_second is None else f"{report.pictures_per_second:.1f}"
         numbers = [_number(report.numbers.get(name)) for name in metrics]
-        settings = [escape(_text(report.settings.get(key, ""))[:LONGEST_CELL]) for key in columns]
+        settings = [escape(_setting(report, key)[:LONGEST_CELL]) for key in columns]
         table.add_row(escape(str(report.path.relative_to(home))), state, step, speed, *numbers, *settings)
     stdout.print(f"{home}", markup=False)
     print_table(table)
@@ -187,7 +189,7 @@ def _say_what_next(reports: "Sequence[RunReport]") -> None:
     begun = [shlex.quote(str(report.path)) for report in reports if report.numbers]
     if begun:
         named = " ".join(begun[:MOST_NAMED]) + (" ..." if len(begun) > MOST_NAMED else "")
-        stdout.print(f"next: dinov2 report {named} --output report.html", markup=False)
+        stdout.print(f"next: dinov2 report {named}", markup=False)
     else:
         stdout.print(f"next: none has a number yet; {reports[0].path / 'logs'} holds what they say", markup=False)
 
@@ -200,11 +202,12 @@ def _common_folder(reports: "Sequence[RunReport]") -> Path:
     return Path()
 
 
+def _setting(report: "RunReport", key: str) -> str:
+    """Empty where that version did not have it."""
+    return value_text(report.settings[key]) if key in report.settings else ""
+
+
 def _number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.4f}" if math.isfinite(value) and 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -6,20 +6,19 @@ Positions, codes and numbers travel as base64 of little-endian arrays: 20,000 fi
 """
 
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dinov2.explore.columns import Category, Colouring
 from dinov2.explore.exploration import Exploration
+from dinov2.pages import environment, source_hash
 
 FOLDER = Path(__file__).parent
 GRID = 65_535  # steps of a position along an axis
@@ -59,8 +58,7 @@ def policy_of(page: str, *, of_files: bool = False) -> str:
     """
     hashes: dict[str, list[str]] = {"script": [], "style": []}
     for kind, text in INLINE.findall(page):
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        hashes[kind].append(f"'sha256-{digest}'")
+        hashes[kind].append(f"'{source_hash(text)}'")
     rules = [
         "default-src 'none'",
         f"script-src {' '.join(hashes['script'])}",
@@ -73,10 +71,7 @@ def policy_of(page: str, *, of_files: bool = False) -> str:
 
 
 def _page(data: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((FOLDER / "page.html").read_text(encoding="utf-8"))
+    template = environment(FOLDER).get_template("page.html")
     values = {
         "title": data["title"],
         "num_films": f"{data['num_films']:,}",

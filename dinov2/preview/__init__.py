@@ -9,7 +9,6 @@ from dinov2.preview.feature_sheet import feature_sheet
 from dinov2.preview.features import FeatureMaps, choose_rows, feature_maps
 from dinov2.preview.mask_counts import MaskCounts, count_masks
 from dinov2.preview.masks import mask_page, mask_sheet
-from dinov2.preview.page import write_page
 
 __all__ = [
     "FeatureMaps",
@@ -22,5 +21,4 @@ __all__ = [
     "feature_sheet",
     "mask_page",
     "mask_sheet",
-    "write_page",
 ]

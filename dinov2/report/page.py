@@ -3,8 +3,6 @@
 In: folders of runs. Out: a file, replaced in one moment, so that a page that is open can be loaded again at any time.
 """
 
-import base64
-import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -13,11 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup, escape
 
 from dinov2 import __version__
 from dinov2.errors import ConfigError
+from dinov2.pages import environment, source_hash, write_page
 from dinov2.report.about import (
     Bar,
     Card,
@@ -135,7 +133,7 @@ def write_report(
         num_runs=len(records),
         num_looks=max((len(record.looks) for record in records), default=0),
         num_warnings=sum(one.grade in ("bad", "warn") for view in views for one in view.findings),
-        num_bytes=_write(output, text),
+        num_bytes=write_page(output, text),
         is_over=is_over,
     )
 
@@ -180,14 +178,6 @@ def _text(views: Sequence[RunView], *, numbers: Sequence[dict[str, Series]], ref
     chapters = [_chapter(chapter, records, numbers=numbers, last_step=last_step) for chapter in chapters_of(numbers)]
     charts = {chart.key: chart for chapter in chapters for chart in chapter.charts}
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": lambda value: f"{value:,}", "breakable": breakable}
     values: dict[str, Any] = {
         "title": records[0].name if len(records) == 1 else f"{len(records)} runs",
         "views": views,
@@ -201,10 +191,10 @@ def _text(views: Sequence[RunView], *, numbers: Sequence[dict[str, Series]], ref
         "version": __version__,
         "refresh": None if refresh_seconds is None else math.ceil(refresh_seconds),
         "script": Markup(script),
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "script_hash": source_hash(script),
         "style": Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
     }
-    return environment.get_template("page.html").render(**values)
+    return environment(FOLDER, breakable=breakable).get_template("page.html").render(**values)
 
 
 def breakable(text: str) -> Markup:
@@ -236,22 +226,5 @@ def _chapter(
 
 def settle(output: Path) -> None:
     """A page that is not written again: it stays as it is, and no longer loads itself."""
-    _partial(output).unlink(missing_ok=True)
     if output.is_file():
-        _write(output, REFRESH.sub("", output.read_text(encoding="utf-8"), count=1))
-
-
-def _partial(output: Path) -> Path:
-    return output.with_name(f".{output.name}.partial")
-
-
-def _write(output: Path, text: str) -> int:
-    partial = _partial(output)
-    data = text.encode("utf-8")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(output)
-    except OSError as error:
-        raise ConfigError(f"{output}: the page cannot be written ({error.strerror}). Give another --output.") from error
-    return len(data)
+        write_page(output, REFRESH.sub("", output.read_text(encoding="utf-8"), count=1))

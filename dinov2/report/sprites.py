@@ -5,8 +5,6 @@ In: maps [T, h, w] or [T, h, w, 3] of T looks. Out: a `Sprite`, of which the pag
 Legend: T looks, h x w grid of patches.
 """
 
-import base64
-import io
 import math
 from dataclasses import dataclass
 
@@ -14,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from dinov2.pages import data_uri
 
 LEVELS = 32  # of attention and agreement: more cannot be told apart, and fewer are a smaller file
 JPEG_QUALITY = 82
@@ -81,9 +81,7 @@ def film_uri(levels: NDArray[np.uint8], *, side: int) -> str:
     """A grey picture, at most `side` pixels a side."""
     picture = Image.fromarray(levels)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return data_uri(picture, "JPEG", quality=JPEG_QUALITY, optimize=True)
 
 
 def _sheet(maps: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int, int]:
@@ -99,6 +97,4 @@ def _sheet(maps: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int, int]:
 
 def _png(picture: Image.Image, *, alpha: bytes = b"") -> str:
     """`alpha`: of each colour of a palette."""
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", compress_level=7, **({"transparency": alpha} if alpha else {}))
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return data_uri(picture, "PNG", compress_level=7, **({"transparency": alpha} if alpha else {}))

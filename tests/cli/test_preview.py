@@ -30,7 +30,9 @@ def films(tmp_path: Path) -> Path:
 def test_preview_writes_a_picture_and_tells_the_next_command(films, tmp_path, capsys):
     assert command("--dataset", films, "--output", tmp_path / "a.png", "--rows", 2, "crops.local_crops_number=2") == 0
     assert cv2.imread(str(tmp_path / "a.png")).shape[0] > 600
-    said = capsys.readouterr().out.replace("\n", "")
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1].startswith("films 2 of 2 (100%)")
+    said = told.out.replace("\n", "")
     assert "2 of 3 films" in said
     assert f"next: dinov2 train --output-dir RUN train.dataset_path={films} crops.local_crops_number=2" in said
 

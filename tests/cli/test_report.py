@@ -23,6 +23,45 @@ def test_the_command_says_what_it_wrote(run, capsys):
     assert "stays as it is" in said
 
 
+def test_without_a_place_the_page_lies_in_the_folder_that_was_named(run, capsys):
+    before = {file for file in run.rglob("*") if file.is_file()}
+    assert main(["report", str(run)]) == 0
+    assert {file for file in run.rglob("*") if file.is_file()} - before == {run / "report.html"}
+    assert capsys.readouterr().out.startswith(f"{run / 'report.html'}: 1 run")
+    assert main(["report", str(run.parent)]) == 0
+    assert capsys.readouterr().out.startswith(f"{run.parent / 'report.html'}: 1 run")  # which minds no page in a run
+
+
+def test_of_several_runs_the_page_lies_in_the_working_folder(run, tmp_path, monkeypatch):
+    other = small_run(tmp_path / "other")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["report", str(run), str(other)]) == 0
+    assert (tmp_path / "here" / "report.html").is_file()
+    assert not list(tmp_path.glob("[or]*/report.html"))
+
+
+def test_a_run_folder_that_cannot_be_written_to_is_told_with_the_way_out(run, capsys):
+    (run / ".report.html.partial").mkdir()  # as root any folder can be written to
+    assert main(["report", str(run)]) == 2
+    assert "report.html: cannot be written" in (told := capsys.readouterr().err)
+    assert "Give another place with --output" in told
+
+
+def test_a_folder_without_a_run_gets_no_page(tmp_path):
+    assert main(["report", str(tmp_path)]) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_starts_anew_leaves_the_page_until_the_next_one(run):
+    assert main(["report", str(run)]) == 0
+    with open_run_folder(run, is_main=True) as folder:
+        aside = folder.set_aside()
+    assert aside is not None
+    assert (aside / "config.yaml").is_file()
+    assert (run / "report.html").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [(["--every", "0"], "give 2 seconds or more"), (["--films", "-1"], "give 0 or more")],

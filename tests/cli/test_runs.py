@@ -28,7 +28,7 @@ def test_the_table_shows_state_step_speed_numbers_and_only_the_settings_that_dif
     assert rows[0] == ["a", "finished", "10/10", "42.5", "0", "0.0001"]
     assert rows[1] == ["b", "stopped", "4/10", "42.5", "6.0000", "0.0002"]
     shown = " ".join(str(folder / name) for name in "abc")
-    assert said.splitlines()[-1] == f"next: dinov2 report {shown} --output report.html"
+    assert said.splitlines()[-1] == f"next: dinov2 report {shown}"
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,8 @@
 import re
 
 import numpy as np
-import pytest
 
-from dinov2.errors import Dinov2Error
-from dinov2.preview import augmentation_page, write_page
+from dinov2.preview import augmentation_page
 from dinov2.preview.page import outline
 from tests.preview.conftest import maker_of
 
@@ -52,9 +50,3 @@ def test_names_of_films_are_no_markup(manifest):
 def test_an_outline_covers_the_hidden_patches_and_no_other():
     mask = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 1]], dtype=bool)
     assert outline(mask) == "M0 0h2v1h-2zM3 0h1v1h-1zM1 2h3v1h-3z"
-
-
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(Dinov2Error, match=r"page.html: cannot be written .*Give another --output"):
-        write_page(tmp_path / "file" / "page.html", "text")

@@ -5,6 +5,7 @@ In: folders that `dinov2 eval` wrote. Out: differences with intervals and p, and
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,19 @@ def run(arguments: argparse.Namespace) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         stdout.print(f"written: {target}", markup=False)
+    stdout.print(f"next: {_next_of(record, results)}", markup=False)
     return 0
+
+
+def _next_of(record: dict[str, Any], results: "Sequence[Result]") -> str:
+    """Of several the two best, by the bootstrap; of two what the better backbone sees; a floor has none."""
+    if "results" in record:
+        return shlex.join(["dinov2", "eval", "compare", *(row["result"] for row in record["results"][:2])])
+    best = results[1] if record["better"] == "second" else results[0]
+    backbones = [one.outcome.backbone for one in (best, *results) if not one.outcome.probe.startswith("floor")]
+    if not backbones:
+        return f"dinov2 eval compare {shlex.quote(record['first'])} RESULT_OF_A_BACKBONE"
+    return f"dinov2 preview features --backbone {shlex.quote(backbones[0])} --dataset FILMS --output features.html"
 
 
 def _metric(result: "Result", asked: str | None) -> str:
@@ -106,6 +119,7 @@ def _compare_two(results: "Sequence[Result]", *, name: str, arguments: argparse.
         "split": split,
         "metric": name,
         "verdict": verdict,
+        "better": {1: "first", -1: "second", 0: None}[first.better],
         "draws": arguments.draws,
         "seed": arguments.seed,
         "differences": [_plain(one) for one in found],

@@ -133,7 +133,8 @@ def pack(arguments: argparse.Namespace) -> int:
     output = arguments.output / "manifest.parquet"
     packed.write(output)
     kept = f", {packing.num_kept:,} of them complete before" if packing.num_kept else ""
-    stdout.print(f"{output}: {len(packed):,} pictures in {packing.num_shards:,} shards{kept}.", markup=False)
+    shards = "1 shard" if packing.num_shards == 1 else f"{packing.num_shards:,} shards"
+    stdout.print(f"{output}: {len(packed):,} pictures in {shards}{kept}.", markup=False)
     show_counts(packed)
     stdout.print(f"next: dinov2 manifest check {output}", markup=False)
     return 0

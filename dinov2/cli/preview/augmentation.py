@@ -5,12 +5,13 @@ In: words. Out: a PNG or an HTML page.
 
 import argparse
 
+from rich.filesize import decimal
+
 from dinov2.cli.console import progress_bar, stdout
 from dinov2.cli.preview.drawing import (
     FORMATTER,
     add_configuration_options,
     form_of,
-    megabytes,
     open_configuration,
     preset_of,
     tell_next,
@@ -42,7 +43,8 @@ def add_subject(subjects: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def run(arguments: argparse.Namespace) -> int:
     """Opens the pictures, draws, writes."""
     from dinov2.data.preview import augmentation_grid, write_picture
-    from dinov2.preview import augmentation_page, write_page
+    from dinov2.pages import write_page
+    from dinov2.preview import augmentation_page
 
     form = form_of(arguments.output)
     with progress_bar() as bar:
@@ -61,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
                 steps=arguments.steps,
                 advance=lambda: bar.advance(line),
             )
-            size = f", {megabytes(write_page(arguments.output, text))}. Open it in a browser"
+            size = f", {decimal(write_page(arguments.output, text))}. Open it in a browser"
         else:
             title = (
                 f"preset {config.augmentation.preset}, seed {maker.seed}: 2 global crops of "

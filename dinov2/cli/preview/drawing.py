@@ -107,8 +107,3 @@ def tell_next(arguments: argparse.Namespace) -> None:
     options = f" --config-file {arguments.config_file}" if arguments.config_file else ""
     words = " ".join(shlex.quote(word) for word in [f"train.dataset_path={arguments.dataset}", *arguments.overrides])
     stdout.print(f"next: dinov2 train{options} --output-dir RUN {words}", markup=False)
-
-
-def megabytes(count: int) -> str:
-    """A file's size."""
-    return f"{count / 1e6:.1f} MB"

@@ -5,9 +5,11 @@ In: words. Out: a PNG or an HTML page on which patches can be clicked.
 
 import argparse
 
+from rich.filesize import decimal
+
 from dinov2.cli.console import progress_bar, stdout
 from dinov2.cli.eval.options import BACKBONES, open_the_backbone
-from dinov2.cli.preview.drawing import FORMATTER, add_output_option, form_of, megabytes, open_dataset
+from dinov2.cli.preview.drawing import FORMATTER, add_output_option, form_of, open_dataset
 from dinov2.errors import ConfigError
 
 EXAMPLES = """examples:
@@ -49,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     from dinov2.config.schema import Data
     from dinov2.data.preview_sheet import short, write_picture
     from dinov2.eval.pictures import preparation_for
-    from dinov2.preview import choose_rows, feature_maps, feature_page, feature_sheet, write_page
+    from dinov2.pages import write_page
+    from dinov2.preview import choose_rows, feature_maps, feature_page, feature_sheet
 
     form = form_of(arguments.output)
     _check(arguments)
@@ -68,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
             text = feature_page(
                 maps, traits=backbone.traits, title="What the backbone sees", command="dinov2 preview features"
             )
-            size = f", {megabytes(write_page(arguments.output, text))}. Open it in a browser and click a patch"
+            size = f", {decimal(write_page(arguments.output, text))}. Open it in a browser and click a patch"
         else:
             write_picture(
                 arguments.output, feature_sheet(maps, title=f"{short(backbone.traits.name, most=90)}: patch tokens")

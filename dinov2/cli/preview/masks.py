@@ -5,12 +5,13 @@ In: words. Out: a PNG or an HTML page.
 
 import argparse
 
+from rich.filesize import decimal
+
 from dinov2.cli.console import progress_bar, stdout
 from dinov2.cli.preview.drawing import (
     FORMATTER,
     add_configuration_options,
     form_of,
-    megabytes,
     open_configuration,
     preset_of,
     tell_next,
@@ -41,7 +42,8 @@ def add_subject(subjects: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def run(arguments: argparse.Namespace) -> int:
     """Opens the pictures, counts, draws, writes."""
     from dinov2.data.preview import write_picture
-    from dinov2.preview import count_masks, mask_page, mask_sheet, write_page
+    from dinov2.pages import write_page
+    from dinov2.preview import count_masks, mask_page, mask_sheet
     from dinov2.preview.masks import in_words
 
     form = form_of(arguments.output)
@@ -64,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
                 batch_size=opened.config.train.batch_size_per_gpu,
                 command="dinov2 preview masks",
             )
-            size = f", {megabytes(write_page(arguments.output, text))}. Open it in a browser"
+            size = f", {decimal(write_page(arguments.output, text))}. Open it in a browser"
         else:
             write_picture(arguments.output, mask_sheet(opened.maker, positions, counts))
             size = ""

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
+
 from dinov2.cli.console import progress_bar, stdout
-from dinov2.cli.preview.drawing import FORMATTER, add_output_option, form_of, megabytes
+from dinov2.cli.preview.drawing import FORMATTER, add_output_option, form_of
 from dinov2.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         written = write(request, lambda done, total: bar.update(line, completed=done, total=total))
     stdout.print(
         f"{arguments.output}: {written.num_pictures:,} pictures, {written.num_rejected:,} rejects, "
-        f"{written.num_shown:,} films shown, {megabytes(arguments.output.stat().st_size)}"
+        f"{written.num_shown:,} films shown, {decimal(arguments.output.stat().st_size)}"
         f"{'. Open it in a browser' if form == 'page' else ''}.",
         markup=False,
     )

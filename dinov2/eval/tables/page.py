@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from dinov2.eval.outcome import Predictions
 from dinov2.eval.scores import MACRO, Gap
 from dinov2.eval.scores.curves import curves_of
@@ -28,8 +26,8 @@ from dinov2.eval.tables.sheet import (
     why_no_gap,
     with_range,
 )
+from dinov2.pages import environment
 
-TEMPLATE = Path(__file__).with_name("page.html")
 OF_CLASS = (
     "auprc",
     "f1",
@@ -90,8 +88,8 @@ def page_of(result: Result) -> str:
     panels = panels_of(curves, scores={one.name: {name: card.find(name, one.name) for name in noted} for one in curves})
     tried = sorted(outcome.trail, key=_validation, reverse=True)
     return (
-        _environment()
-        .from_string(TEMPLATE.read_text(encoding="utf-8"))
+        environment(Path(__file__).parent, figure=figure)
+        .get_template("page.html")
         .render(
             title=f"{outcome.probe} on {dataset_of(outcome)}",
             outcome=outcome,
@@ -119,15 +117,6 @@ def page_of(result: Result) -> str:
 def number_of(value: Any) -> str:
     """A validation score, of which there may be none."""
     return figure(float(value)) if isinstance(value, int | float) else "-"
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = lambda value: f"{value:,}"
-    environment.filters["figure"] = figure
-    return environment
 
 
 def _axis(result: Result) -> Axis:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pyarrow.compute as pc
 
 from dinov2.errors import Dinov2Error
 from dinov2.manifest import Manifest
+from dinov2.pages import environment
+from dinov2.pages import write_page as write_text
 from dinov2.preprocess.page.charts import Band, BarChart, Histogram, bar_chart, histogram, intensity_band, level_shares
 from dinov2.preprocess.page.counts import (
     count_rejects,
@@ -32,7 +33,6 @@ from dinov2.preprocess.page.thumbnails import read_levels
 from dinov2.preprocess.reasons import FLAG_MEANINGS, REASON_MEANINGS, Flag, Reason
 from dinov2.preprocess.work.places import private_folder
 
-TEMPLATE = Path(__file__).with_name("page.html")
 MOST_BARS = 10
 MEASURED_PICTURES = 400  # whose grey levels are looked at
 CHAPTERS: Mapping[str, tuple[str, str]] = {
@@ -101,8 +101,8 @@ def write_page(request: Request, *, on_progress: OnProgress) -> Written:
     sheets = list(_drawn((*plans, *rejected), drawer, tick=lambda: on_progress(drawer.num_drawn, total)))
     band = _intensities(manifest, measured, tick=lambda i: on_progress(drawer.num_drawn + i, total))
     text = (
-        _environment()
-        .from_string(TEMPLATE.read_text(encoding="utf-8"))
+        environment(Path(__file__).parent, percent=_percent)
+        .get_template("page.html")
         .render(
             cards=_cards(manifest, rejects),
             reasons=_reasons(rejects, num_pictures=len(manifest), sheets=sheets),
@@ -123,18 +123,9 @@ def write_page(request: Request, *, on_progress: OnProgress) -> Written:
         num_pictures=len(manifest),
         num_rejected=rejects.total(),
         num_shown=drawer.num_drawn,
-        num_bytes=_write(request.output, text),
+        num_bytes=write_text(request.output, text),
         has_inputs=bool(rejected),
     )
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = lambda value: f"{value:,}"
-    environment.filters["percent"] = _percent
-    return environment
 
 
 def _percent(value: float) -> str:
@@ -274,18 +265,3 @@ def _settings(path: Path) -> list[tuple[str, str]]:
         return listed + [(str(name), str(version)) for name, version in record["libraries"].items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-
-
-def _write(path: Path, text: str) -> int:
-    """Whole or not at all.  -> bytes"""
-    content = text.encode()
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise Dinov2Error(f"{path}: cannot be written ({error.strerror}). Give another --output.") from error
-    return len(content)

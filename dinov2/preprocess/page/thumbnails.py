@@ -4,7 +4,6 @@ In: a row's place, or an input. Out: `Drawn`: a JPEG as a data URI, or a few wor
 happens to one of them stops the page.
 """
 
-import base64
 import io
 import warnings
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from PIL import Image
 from dinov2.config.preprocess import Decode, Intensity, Limits, PreprocessConfig, Resample
 from dinov2.errors import DicomRejected
 from dinov2.manifest import Place
+from dinov2.pages import data_uri
 from dinov2.preprocess.decode.film import open_film
 from dinov2.preprocess.intake.source import Source
 from dinov2.preprocess.radiograph import Header
@@ -59,9 +59,7 @@ def thumbnail(levels: NDArray[np.uint8]) -> Drawn:
     """A picture [h, w], shrunk."""
     small = Image.fromarray(levels)
     small.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    return Drawn(uri=f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}")
+    return Drawn(uri=data_uri(small, "JPEG", quality=JPEG_QUALITY, optimize=True))
 
 
 def draw_picture(place: Place) -> Drawn:

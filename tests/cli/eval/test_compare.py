@@ -37,6 +37,8 @@ def test_the_better_result_is_named_with_difference_and_p(
     assert macro["better"] == "first"
     assert macro["low"] > 0
     assert record["verdict"] in told.replace("\n", " ")
+    assert record["better"] == "first"
+    assert "next: dinov2 preview features --backbone random:vit_small --dataset" in told
     assert main(words) == 2
     assert "there already" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
@@ -51,7 +53,9 @@ def test_several_results_are_one_table_the_best_first(
     folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["eval", "compare", *folders, "--output-dir", str(tmp_path / "out")]) == 0
-    assert "3 results by AUROC" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "3 results by AUROC" in told
+    assert told.splitlines()[-1] == f"next: dinov2 eval compare {folders[0]} {folders[2]}"
     record = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert [row["result"] for row in record["results"]] == [folders[0], folders[2], folders[1]]
     values = [row["scores"]["auroc"][0] for row in record["results"]]
