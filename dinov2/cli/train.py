@@ -221,7 +221,7 @@ def _say_what_next(speaker: _Speaker, event: "Ended", *, folder: "RunFolder") ->
         f"  backbone   {folder.exports / str(step)}/backbone.safetensors",
         *([f"  best       {best}/backbone.safetensors"] if best.is_dir() else []),
         "next:",
-        f"  dinov2 report {folder.path} --output report.html",
+        f"  dinov2 report {folder.path}",
         f"  dinov2 export --checkpoint {folder.path} --output-dir exported",
         f"  dinov2 eval knn --backbone {folder.path} --dataset LABELLED.parquet --labels ... --output-dir scores",
         f"  python -c \"import dinov2; print(dinov2.load_backbone('{folder.exports / str(step)}'))\"",
