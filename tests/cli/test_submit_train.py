@@ -1,29 +1,37 @@
+import contextlib
+import io
 import json
+import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
+from submitit.core.utils import DelayedSubmission
 
 from dinov2.checkpoint.reading import steps_in
 from dinov2.cli import main
-from tests.integration.runs import (
-    command,
-    finish,
-    metrics,
-    train_words,
-    write_pictures,
-    write_tiny_config,
-)
+from dinov2.train.loggers.loggers import LOGGERS
+from tests.integration.runs import metrics, train_words, write_pictures, write_tiny_config
 
 ROOT = Path(__file__).parents[2]
 ONE = ("--processes-per-node", "1")
+TWO_FOLLOWED = ("--cluster", "local", "--processes-per-node", "2", "--follow")
+SHORT = (
+    "optim.total_steps=3", "train.num_workers=0", "checkpoint={self_test: false, every_steps: 100}",
+    "monitors.every_steps=0",
+)  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)  # processes start in the folder that they were submitted in
+@pytest.fixture(autouse=True, scope="module")
+def _in_the_repository() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)  # processes start in the folder that they were submitted in
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +113,12 @@ def test_data_weights_and_a_batch_that_cannot_be_divided_are_found_before_anythi
         assert part in said
 
 
+def test_a_logger_whose_package_is_absent_is_told_before_a_job_waits_for_nothing(submission, capsys, monkeypatch):
+    monkeypatch.setattr(LOGGERS["mlflow"][0], "MODULE", "mlflow_that_nobody_has")
+    assert main(submission.words(*ONE, "--dry-run", overrides=("logging.loggers=[mlflow]",))) == 2
+    assert "pip install 'dinov2[mlflow]'" in capsys.readouterr().err
+
+
 def test_a_hub_id_is_no_missing_file_but_whoever_submits_is_told_that_it_is_not_here(
     submission, capsys, tmp_path, monkeypatch
 ):
@@ -124,63 +138,84 @@ def test_a_hub_id_is_no_missing_file_but_whoever_submits_is_told_that_it_is_not_
     assert "Hugging Face" not in capsys.readouterr().err
 
 
-def test_a_run_on_two_processes_of_this_machine_is_followed_to_its_end(submission):
-    options = ("--cluster", "local", "--processes-per-node", "2", "--follow")
-    words = submission.words(*options, overrides=("optim.total_steps=3", "train.num_workers=0"))
-    done = finish(command(*words))
-    assert "2 process(es)" in done.stdout
-    assert "done: 3 steps" in done.stdout
+@pytest.fixture(scope="module")
+def followed(config: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Submission, str]:
+    """A run on two processes that was followed to its end, and what was said meanwhile."""
+    submission = Submission(config, pictures, tmp_path_factory.mktemp("followed") / "run")
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(submission.words(*TWO_FOLLOWED, overrides=SHORT)) == 0
+    return submission, said.getvalue()
+
+
+def test_a_run_on_two_processes_of_this_machine_is_followed_to_its_end(followed, capfd):
+    submission, said = followed
+    assert "2 process(es)" in said
+    assert "done: 3 steps" in said
     assert [line["step"] for line in metrics(submission.run)] == [1, 2, 3]
-    again = finish(command(*words))
-    assert "is finished" in again.stdout
-    assert "nothing was submitted" in again.stdout
-    other = submission.words(*ONE, "--cluster", "local", overrides=("optim.total_steps=9", "student.embed_dim=64"))
-    assert "student.embed_dim: 32 in the checkpoint, 64 now" in finish(command(*other), code=2).stderr
+    assert main(submission.words(*TWO_FOLLOWED, overrides=SHORT)) == 0
+    again = capfd.readouterr().out
+    assert "is finished" in again
+    assert "nothing was submitted" in again
+    other = (*SHORT, "optim.total_steps=9", "student.embed_dim=64")
+    assert main(submission.words(*ONE, "--cluster", "local", overrides=other)) == 2
+    assert "student.embed_dim: 32 in the checkpoint, 64 now" in capfd.readouterr().err
 
 
-def test_a_run_that_is_stopped_here_saves_and_no_second_one_is_started_beside_it(submission):
-    options = ("--cluster", "local", *ONE)
-    long = ("optim.total_steps=100000", "teacher.warmup_teacher_temp_steps=4")
-    words = command(*submission.words(*options, overrides=long))
-    said = finish(words).stdout
+def test_a_run_that_is_stopped_here_saves_and_no_second_one_is_started_beside_it(submission, capfd):
+    long = (*SHORT, "optim.total_steps=100000", "teacher.warmup_teacher_temp_steps=4")
+    words = submission.words("--cluster", "local", *ONE, overrides=long)
+    assert main(words) == 0
+    said = capfd.readouterr().out
     until_step(submission.run, 3)
-    assert "a run is writing to this folder" in finish(words, code=2).stderr
-    state = json.loads(finish(command("runs", str(submission.run), "--json")).stdout)[0]
+    assert main(words) == 2
+    assert "a run is writing to this folder" in capfd.readouterr().err
+    state = report_of(submission.run, capfd)
     assert (state["state"], state["total_steps"]) == ("running", 100000)
-    stop = next(line for line in said.splitlines() if line.startswith("stop ")).split()[1:]
-    subprocess.run(stop, check=True)
+    subprocess.run(how_to_stop(said), check=True)
     log = next((submission.run / "logs" / "jobs" / "0001").glob("*_0_log.out"))
     wait_for(lambda: "is whole" in log.read_text())
-    wait_for(lambda: reported(submission.run) == "stopped")
+    wait_for(lambda: report_of(submission.run, capfd)["state"] == "stopped")
     steps = steps_in(submission.run / "checkpoints")
     assert steps[-1] == metrics(submission.run)[-1]["step"]
 
 
-def test_to_start_anew_is_done_once_at_the_submission_and_not_by_a_job_that_may_come_back(submission):
-    short = ("optim.total_steps=3", "train.num_workers=0")
-    finish(command(*train_words(submission.config, submission.pictures, submission.run, *short)))
-    words = submission.words("--cluster", "local", *ONE, "--follow", overrides=short, more=("--no-resume",))
-    done = finish(command(*words))
-    assert "set aside once" in done.stdout
+def test_to_start_anew_is_done_once_at_the_submission_and_not_by_a_job_that_may_come_back(followed, submission, capfd):
+    """The job is stopped before it begins: what it was told is what it would be told again."""
+    shutil.copytree(followed[0].run, submission.run)
+    assert main(submission.words("--cluster", "local", *ONE, overrides=SHORT, more=("--no-resume",))) == 0
+    said = capfd.readouterr().out
+    subprocess.run(how_to_stop(said), check=True)
+    assert "set aside once" in said
     assert (submission.run / "superseded" / "1" / "training_metrics.json").is_file()
-    assert [line["step"] for line in metrics(submission.run)] == [1, 2, 3]
+    assert steps_in(submission.run / "superseded" / "1" / "checkpoints") == [3]
+    (job,) = (submission.run / "logs" / "jobs").glob("*/*_submitted.pkl")
+    told = DelayedSubmission.load(job).function.words
+    assert str(submission.run) in told
+    assert "--no-resume" not in told
 
 
-def test_a_failed_run_is_named_with_its_log(submission):
-    """The pictures are there when it is submitted, and gone when it starts."""
-    overrides = ("data.max_unreadable_share=0", "train.num_workers=0")
-    pictures = write_pictures(submission.run.parent / "own")
+def test_a_failed_run_is_named_with_its_log(submission, capfd):
+    """A picture cannot be read, which nobody knows before the run does."""
+    pictures = write_pictures(submission.run.parent / "own", count=8)
     (pictures / "film_03.png").write_bytes(b"not a picture")
     own = Submission(submission.config, pictures, submission.run)
-    done = finish(command(*own.words("--cluster", "local", *ONE, "--follow", overrides=overrides)), code=2)
-    assert "failed or was stopped; its log:" in done.stderr
-    state = json.loads(finish(command("runs", str(submission.run), "--json")).stdout)[0]
+    overrides = (*SHORT, "data.max_unreadable_share=0")
+    assert main(own.words("--cluster", "local", *ONE, "--follow", overrides=overrides)) == 2
+    assert "failed or was stopped; its log:" in capfd.readouterr().err
+    state = report_of(submission.run, capfd)
     assert state["state"] == "failed"
     assert "film_03.png" in state["words"]
 
 
-def reported(run: Path) -> str:
-    return str(json.loads(finish(command("runs", str(run), "--json")).stdout)[0]["state"])
+def how_to_stop(said: str) -> list[str]:
+    return next(line for line in said.splitlines() if line.startswith("stop ")).split()[1:]
+
+
+def report_of(run: Path, capfd) -> dict[str, Any]:
+    capfd.readouterr()
+    assert main(["runs", str(run), "--json"]) == 0
+    (report,) = json.loads(capfd.readouterr().out)
+    return report
 
 
 def until_step(run: Path, step: int) -> None:
