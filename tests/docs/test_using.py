@@ -64,7 +64,6 @@ def test_the_links_of_the_page_lead_somewhere() -> None:
         ("```python\nprint(1)\n```", "it prints what the page does not show"),
         ("```bash\nrm -r runs\n```", "another program"),
         ("```bash\ndinov2 export --checkpoint nothing --output-dir out\n```", "exit code 2"),
-        ("<!-- exit code: 2 -->\n```bash\ndinov2 configs ls\n```", "exit code 0"),
     ],
 )
 def test_a_page_that_is_not_true_is_noticed(
@@ -74,6 +73,16 @@ def test_a_page_that_is_not_true_is_noticed(
     (told,) = running.run_blocks(blocks_of(text), work=tmp_path)
     assert fault in told
     assert told.startswith("line 2:")
+
+
+def test_a_command_that_does_not_end_as_the_page_says_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "<!-- exit code: 2 -->\n```bash\ndinov2 configs ls\n```"
+    (told,) = running.run_blocks(blocks_of(text), work=tmp_path)
+    assert told.startswith("line 3:")
+    assert "exit code 0" in told
 
 
 def test_a_page_that_is_true_has_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
