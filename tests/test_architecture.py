@@ -72,7 +72,7 @@ def test_a_word_that_is_no_command_is_a_mistake_of_the_users() -> None:
 
 
 def test_no_code_decides_which_gpus_are_visible() -> None:
-    """An evaluation that sets CUDA_VISIBLE_DEVICES itself cannot run on the GPUs that were asked for. doctor reads it."""
+    """An evaluation that sets CUDA_VISIBLE_DEVICES cannot run on the GPUs that were asked for. doctor reads it."""
     sources = [path for path in (ROOT / "dinov2").rglob("*.py") if path.parent.name != "doctor"]
     sources += [*(ROOT / "slurm").iterdir(), *(ROOT / "scripts").iterdir()]
     assert not [path.name for path in sources if path.is_file() and "CUDA_VISIBLE_DEVICES" in path.read_text()]
