@@ -11,6 +11,7 @@
 # from DINOV2_SLURM_PORT (default 16817) on. Each node claims 8 processors and 32 GB, whatever there is: nothing is enforced.
 # Exit codes: 3 it cannot be installed or does not start here; 2 a wrong word or folder. Tried with SLURM 22.05, Debian 12.
 set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/debian_packages.sh"
 STATE="$(realpath -m -- "${DINOV2_SLURM_DIR:-/tmp/dinov2-slurm}")"
 PORT="${DINOV2_SLURM_PORT:-16817}"
 PACKAGES=(slurmctld slurmd slurm-client munge)
@@ -23,22 +24,6 @@ say() { echo "local_slurm: $*" >&2; }
 give_up() {
     say "$*"
     exit 3
-}
-
-install_packages() {
-    local log as_root=()
-    if [ "$(command -v slurmctld slurmd sinfo munged | wc -l)" -eq 4 ]; then return; fi
-    command -v apt-get >/dev/null || give_up "SLURM is not installed and there is no apt-get. Install: ${PACKAGES[*]}"
-    if [ "$(id -u)" -ne 0 ]; then
-        sudo -n true 2>/dev/null || give_up "SLURM is not installed, and that needs root: apt-get install ${PACKAGES[*]}"
-        as_root=(sudo -n)
-    fi
-    log="$(mktemp)"
-    if ! { "${as_root[@]}" apt-get update -qq && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "${PACKAGES[@]}"; } >"$log" 2>&1; then
-        give_up "apt-get could not install them; see $log"
-    fi
-    rm -f "$log"
 }
 
 write_configuration() {
@@ -85,7 +70,9 @@ start() {
     local node deadline=$((SECONDS + WAIT_SECONDS))
     if ! is_up; then
         stop
-        install_packages
+        if [ "$(command -v slurmctld slurmd sinfo munged | wc -l)" -ne 4 ]; then
+            install_debian_packages SLURM "${PACKAGES[@]}"
+        fi
         write_configuration
         munged --force --key-file="$STATE/munge.key" --socket="$STATE/munge.socket" --pid-file="$STATE/munged.pid" \
             --log-file="$STATE/log/munged.log" --seed-file="$STATE/munged.seed" 2>"$STATE/log/munged.err" ||

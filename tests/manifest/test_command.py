@@ -65,7 +65,7 @@ def test_pack_writes_shards_that_check_and_says_what_was_complete_before(picture
     assert run_command(*words) == 0
     assert run_command("check", tmp_path / "packed" / "manifest.parquet", "--hashes") == 0
     assert run_command(*words) == 0
-    assert "40 pictures in 1 shards, 1 of them complete before." in capsys.readouterr().out
+    assert "40 pictures in 1 shard, 1 of them complete before." in capsys.readouterr().out
 
 
 def test_merge_says_what_it_flagged_and_turned_away(tmp_path, capsys):
