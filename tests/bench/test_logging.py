@@ -18,11 +18,12 @@ REPORT = StepReport(
 
 def test_every_timed_step_really_reaches_the_logger(tmp_path: Path):
     place = Place(folder=tmp_path, project="p", run_name="r", tracking_uri="", settings={})
-    costs = bench.cost_of("tensorboard", place=place, report=REPORT, count=20)
+    costs = bench.cost_of("tensorboard", place=place, report=REPORT, count=400)
+    assert costs["processor_seconds"] > 0  # 400 steps: the clock of processor time may be a coarse one
     assert costs["hand_over_seconds"] > 0
     shown = EventAccumulator(str(tmp_path / "tensorboard"))
     shown.Reload()
-    assert [point.step for point in shown.Scalars("train/total_loss")] == list(range(1, 22))
+    assert [point.step for point in shown.Scalars("train/total_loss")] == list(range(1, 402))
 
 
 def test_the_files_of_every_run_are_written_with_the_figures_of_the_machine(tmp_path: Path):

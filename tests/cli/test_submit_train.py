@@ -180,14 +180,14 @@ def test_a_run_that_is_stopped_here_saves_and_no_second_one_is_started_beside_it
 
 
 def test_to_start_anew_is_done_once_at_the_submission_and_not_by_a_job_that_may_come_back(followed, submission, capfd):
-    """The job is stopped before it begins: what it was told is what it would be told again."""
+    """The job trains from the first step, and what it was told is what it would be told again."""
     shutil.copytree(followed[0].run, submission.run)
-    assert main(submission.words("--cluster", "local", *ONE, overrides=SHORT, more=("--no-resume",))) == 0
-    said = capfd.readouterr().out
-    subprocess.run(how_to_stop(said), check=True)
-    assert "set aside once" in said
+    words = submission.words("--cluster", "local", *ONE, "--follow", overrides=SHORT, more=("--no-resume",))
+    assert main(words) == 0
+    assert "set aside once" in capfd.readouterr().out
     assert (submission.run / "superseded" / "1" / "training_metrics.json").is_file()
     assert steps_in(submission.run / "superseded" / "1" / "checkpoints") == [3]
+    assert [line["step"] for line in metrics(submission.run)] == [1, 2, 3]
     (job,) = (submission.run / "logs" / "jobs").glob("*/*_submitted.pkl")
     told = DelayedSubmission.load(job).function.words
     assert str(submission.run) in told
