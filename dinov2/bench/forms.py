@@ -23,7 +23,7 @@ from dinov2.bench.machine import peak_memory
 from dinov2.bench.plain_step import Masked, PlainStep, find_masked
 from dinov2.bench.resident import resident_now
 from dinov2.config.schema import Config
-from dinov2.distributed import World
+from dinov2.distributed import World, keep_freed_memory
 from dinov2.errors import Dinov2Error
 from dinov2.optim.schedules import StepPlan, build_schedule, schedule_at
 from dinov2.ssl.networks import needed_heads
@@ -131,6 +131,7 @@ def _forget_values(module: nn.Module) -> None:
 
 
 def _peak(case: Case, form: Form, device: torch.device) -> Peak:
+    keep_freed_memory(device)
     before = _held(device)
     try:
         config = config_of(case, form, device=device)

@@ -21,6 +21,7 @@ from dinov2.bench.ceilings import copy_rate, matrix_rate, seconds_of
 from dinov2.bench.kernel_trials import SUBJECTS, Trial, trials
 from dinov2.bench.machine import device_of, machine_facts
 from dinov2.bench.progress import announced
+from dinov2.distributed import keep_freed_memory
 from dinov2.errors import ConfigError
 from dinov2.forecast.live import LiveBytes, storages
 from dinov2.ssl.precision import DTYPES
@@ -45,6 +46,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.seconds <= 0:
         raise ConfigError(f"--seconds {arguments.seconds}: expected a number above 0.")
     device, case = device_of(arguments.device), case_of(arguments)
+    keep_freed_memory(device)  # as in a training
     rows: list[dict[str, Any]] = []
     rates = {}
     with announced("bench kernels", total=len(arguments.precision) * (1 + len(arguments.only))) as tell:

@@ -38,6 +38,7 @@ from dinov2.bench.machine import device_of, machine_facts
 from dinov2.bench.profile_picture import draw_profiles
 from dinov2.bench.profile_step import StepProfile, name_compiled_kernels, profile_step
 from dinov2.bench.progress import Tell, announced
+from dinov2.distributed import keep_freed_memory
 from dinov2.errors import ConfigError, Dinov2Error
 from dinov2.ssl.precision import DTYPES
 
@@ -76,6 +77,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.steps < 1:
         raise ConfigError(f"--steps {arguments.steps}: expected 1 or more.")
     device, case = device_of(arguments.device), case_of(arguments)
+    kept = keep_freed_memory(device)  # as in a training, for every form
     per_format = {name: _forms(arguments, precision=name) for name in arguments.precision}
     num_forms = sum(map(len, per_format.values()))
     parts = 2 + len(per_format) * (arguments.steps + 1) + num_forms * (1 + arguments.memory)
@@ -111,7 +113,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "machine": machine_facts(device),
         "ceilings": {"matrix_flops_per_second": rates, "copy_bytes_per_second": copied},
-        "settings": asdict(case) | {"preset": arguments.preset, "steps": arguments.steps, "device": device.type},
+        "settings": asdict(case)
+        | {"preset": arguments.preset, "steps": arguments.steps, "device": device.type}
+        | {"freed_memory_kept": kept},
         "flops_per_picture": flops,
         "rows": rows,
         "profiles": [asdict(profile) for profile in profiles],

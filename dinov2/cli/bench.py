@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   dinov2 bench step --preset raddino --precision fp16 --compile always never --against plain --profile step.png
   dinov2 bench memory --against plain --largest
   dinov2 bench kernels --only attention prototypes
+  dinov2 bench allocator --only encode
   dinov2 bench feed --preset raddino --workers 12
   dinov2 bench loader --json loader.json
   dinov2 bench preprocess --films 32
@@ -29,6 +30,7 @@ SUBJECTS = {
     "step": "the training step, against the machine's matrix-product rate and the plain form",
     "memory": "the step's peak memory by form and batch size, and the largest batch that fits",
     "kernels": "attention by name, losses, Sinkhorn, optimiser and norms, each against its ceiling",
+    "allocator": "on a CPU: freed memory kept by the process, against given back by the C library",
     "feed": "a short real training on synthetic films: how long the step waits for the loader",
     "loader": "the loader, against a plain Pillow pipeline",
     "preprocess": "the conversion of films, against SimpleITK and a plain loop",
@@ -45,6 +47,7 @@ OF_SUBJECT = {
     "step": ("--precision fp32 bf16 --against plain", "--preset raddino --precision fp16 --profile step.png"),
     "memory": ("--against plain --largest", "--precision bf16 --json memory.json"),
     "kernels": ("--only attention prototypes", "--json kernels.json"),
+    "allocator": ("--only step --precision bf16", "--encode-batch 8 --json allocator.json"),
     "feed": ("--preset raddino --workers 12", "--workers 2 --json feed.json"),
     "loader": ("--workers 2", "--json loader.json"),
     "preprocess": ("--films 32", "--films 8 --json preprocess.json"),

@@ -1,5 +1,6 @@
 """Which process this is, what it exchanges with the others, and how networks lie over all of them."""
 
+from dinov2.distributed.host_memory import keep_freed_memory
 from dinov2.distributed.reduce import (
     agree_on,
     from_main,
@@ -20,6 +21,7 @@ __all__ = [
     "gather_rows",
     "gather_to_main",
     "gather_values",
+    "keep_freed_memory",
     "let_go",
     "max_over_ranks",
     "open_world",

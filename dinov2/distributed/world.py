@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 
+from dinov2.distributed.host_memory import keep_freed_memory
 from dinov2.distributed.meeting import Attendant, Place, meet
 from dinov2.distributed.slurm import read_step, whole_number
 from dinov2.errors import LaunchError, ProcessLost
@@ -105,6 +106,8 @@ def open_world(
 ) -> Iterator[World]:
     """The world, with a process group for its duration where there is more than one process.
 
+    On a CPU the process keeps freed memory from here on.
+
     `timeout_seconds` is the longest wait for the other processes, at the start and in every exchange. `say` hears, on
     rank 0, who is awaited where that takes long. Raises LaunchError as `read_world` does, and where a process never
     comes up.
@@ -112,6 +115,7 @@ def open_world(
     environ = os.environ if environ is None else environ
     world = read_world(environ, device=device)
     on_gpu = world.device.type == "cuda"
+    keep_freed_memory(world.device)
     if on_gpu:
         torch.cuda.set_device(world.device)
         torch.cuda.init()  # type: ignore[no-untyped-call]  # else a device mesh would choose a device by itself

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from dinov2.backbone_card import BackboneCard
 from dinov2.encoder.attention import cls_attention
 from dinov2.encoder.framing import Framing, check_size
-from dinov2.encoder.inference import tokens_of
 from dinov2.encoder.preparation import Pictures, Preparation, listed
 from dinov2.encoder.rows import EncodedBatch, squares_of
 from dinov2.errors import ConfigError, LaunchError, PictureError
@@ -144,7 +143,8 @@ class Encoder(nn.Module):
         Raises:
             PictureError: pixels of another shape.
         """
-        return tokens_of(self.vit, self._taken(pixels))
+        features = self.vit.forward_features(self._taken(pixels))
+        return features["x_norm_clstoken"], features["x_norm_patchtokens"]
 
     def reshape_patch_tokens(self, flat: Tensor, *, grid: tuple[int, int] | None = None) -> Tensor:
         """Patch tokens as pictures, without a copy.  [B, N, D] -> [B, D, h, w]; `grid` (h, w), a square if not given

@@ -26,6 +26,7 @@ Compute = Callable[[Tensor, Groups, tuple[Kept, Kept] | None], Tensor]
 
 LAYER_NORM_EPS = 1e-6
 FEW_SHAPES = 16  # of pictures, besides those of the training
+PLAIN_LAYERS = (Attention, LayerScale, Mlp, SwiGLUFFN, nn.Linear, nn.LayerNorm, nn.GELU, nn.Identity)  # inside a block
 FFN_NAMES = ("mlp", "swiglu", "swiglufused", "identity")
 
 
@@ -53,7 +54,8 @@ class Block(nn.Module):
     the backward pass computes again: nothing; "branches" norms, casts and activation functions, as a compiled block
     does by itself; "pointwise" besides them the tokens between the branches, for one product of D x D; "selective" also
     the first matrix of the feed-forward, whose result is the largest of all; "full" all from the block's input. The
-    three in the middle go through `dinov2.layers.halves`, where the activation function is one that it knows.
+    three in the middle go through `dinov2.layers.halves`, where the activation function is one that it knows. So does,
+    whatever is chosen, a block without gradients in float32 on a CPU, where that is faster (`goes_by_halves`).
     """
 
     def __init__(
@@ -113,8 +115,8 @@ class Block(nn.Module):
     def deterministic(self, x: Tensor, groups: Groups, kept: tuple[Kept, Kept] | None) -> Tensor:
         """Both branches; of the pictures in `kept` alone, where it is given.  [T, D] -> [T, D]"""
         if kept is None:
-            if self._keeps_little() and self.checkpointing != "branches":
-                return self._second_half(x, attended=self._attended(x, groups))
+            if (self._keeps_little() and self.checkpointing != "branches") or self.goes_by_halves(x):
+                return self._second_half(x, attended=self._attended(x, groups, in_one=True))
             x = x + self.attention_branch(x, groups)
             return x + self.ffn_branch(x)
         part, part_groups = take(x, groups, kept[0])
@@ -122,9 +124,18 @@ class Block(nn.Module):
         part, _ = take(x, groups, kept[1])
         return add_back(x, groups, kept[1], update=self.ffn_branch(part))
 
+    def goes_by_halves(self, x: Tensor) -> bool:
+        """Whether there are no gradients, the halves of a block are faster then, and they are all there is to compute.
+
+        They see no hooks on the layers inside, and no layer that somebody has put in the place of another.
+        """
+        faster = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        followed = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        return faster and not followed and self.mlp.knows_its_backward and self._is_plain()
+
     def attention_branch(self, x: Tensor, groups: Groups) -> Tensor:
         """What attention adds.  [T, D] -> [T, D]"""
-        attended = self._attended(x, groups)
+        attended = self._attended(x, groups, in_one=self._keeps_little())
         matrix, after = ending(self.attn.proj, self.ls1, attended)
         update: Tensor = after(matrix(attended))
         return update
@@ -144,8 +155,13 @@ class Block(nn.Module):
     def _keeps_little(self) -> bool:
         return self.checkpointing in ("branches", "pointwise", "selective") and self.mlp.knows_its_backward
 
-    def _attended(self, x: Tensor, groups: Groups) -> Tensor:
-        if self._keeps_little():
+    def _is_plain(self) -> bool:
+        inside = (layer for layer in self.modules() if layer is not self)
+        return all(type(one) in PLAIN_LAYERS and not (one._forward_hooks or one._forward_pre_hooks) for one in inside)
+
+    def _attended(self, x: Tensor, groups: Groups, *, in_one: bool) -> Tensor:
+        """`in_one`: norm and matrix are one operation."""
+        if in_one:
             return self.attn.mix(normed_linear(x, self.norm1, self.attn.qkv), groups)
         return self.attn.mix(self.attn.qkv(self.norm1(x)), groups)
 

@@ -125,8 +125,13 @@ def open_eval_data(arguments: argparse.Namespace, *, segmentation: bool = False)
 
 
 def device_of(arguments: argparse.Namespace) -> "torch.device":
-    """Of --device; auto is the GPU where there is one.  Raises ConfigError for one that is not there."""
+    """Of --device; auto is the GPU where there is one.  Raises ConfigError for one that is not there.
+
+    Where it is the CPU, the process keeps freed memory from here on.
+    """
     import torch
+
+    from dinov2.distributed import keep_freed_memory
 
     name = arguments.device
     try:
@@ -135,6 +140,7 @@ def device_of(arguments: argparse.Namespace) -> "torch.device":
         raise ConfigError(f"--device {name}: there is no such device. Give auto, cpu, cuda or cuda:1.") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"--device {name}: {torch.cuda.device_count()} GPUs are visible here. Give --device cpu.")
+    keep_freed_memory(device)
     return device
 
 
