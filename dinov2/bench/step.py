@@ -9,9 +9,10 @@ their ratios hold on a busy machine too; memory is measured in a process per for
 import argparse
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     per_format = {name: _forms(arguments, precision=name) for name in arguments.precision}
     num_forms = sum(map(len, per_format.values()))
     parts = 2 + len(per_format) * (arguments.steps + 1) + num_forms * (1 + arguments.memory)
-    rows, profiles, rates = [], [], {}
+    rows, profiles, rates, rates_all = [], [], {}, {}
     if arguments.profile:
         name_compiled_kernels()
     with announced("bench step", total=parts) as tell:
@@ -90,19 +91,19 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         tell("copying memory")
         copied = copy_rate(device=device, seconds=arguments.ceiling_seconds)
         for precision, forms in per_format.items():
-            tell(f"matrix products in {precision}")
             measure_rate = partial(
                 matrix_rate, device=device, dtype=DTYPES[precision], seconds=arguments.ceiling_seconds
             )
-            rates[precision] = measure_rate()
-            runners = _measure(case, forms, device=device, num_steps=arguments.steps, tell=tell)
-            rates[precision] = max(rates[precision], measure_rate())
+            runners, beside = _measure(
+                case, forms, device=device, num_steps=arguments.steps, tell=tell, rate=measure_rate
+            )
+            rates[precision], rates_all[precision] = statistics.median(beside), beside
             if arguments.profile:
                 profiles += list(_profiles(runners, device=device))
             for runner in runners:
                 runner.step = runner.views = None  # their memory is wanted by the processes that measure it
             rows += [
-                _row(runner, flops=flops, rate=rates[precision], runners=runners, on_cpu=device.type == "cpu")
+                _row(runner, flops=flops, rates=beside, runners=runners, on_cpu=device.type == "cpu")
                 for runner in runners
             ]
         give_back(device)
@@ -112,7 +113,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         draw_profiles(profiles, path=arguments.profile, title=f"One training step: {case}", device=_device_name(device))
     return {
         "machine": machine_facts(device),
-        "ceilings": {"matrix_flops_per_second": rates, "copy_bytes_per_second": copied},
+        "ceilings": {"matrix_flops_per_second": rates, "copy_bytes_per_second": copied}
+        | {"matrix_flops_per_second_beside": rates_all},
         "settings": asdict(case)
         | {"preset": arguments.preset, "steps": arguments.steps, "device": device.type}
         | {"freed_memory_kept": kept},
@@ -131,8 +133,8 @@ def table(result: dict[str, Any]) -> Table:
         title=f"training step of {_case_in(settings)}\non {machine['device']}, {machine['threads']} threads, "
         f"torch {machine['torch']}",
         caption=f"{result['flops_per_picture'] / 1e12:.3f} TFLOP a picture; the machine's matrix products: {rates} "
-        f"TFLOP/s; copies: {ceilings['copy_bytes_per_second'] / 1e9:.0f} GB/s. share: of the matrix products' rate; "
-        "gain: films/s against plain" + _asides(result),
+        f"TFLOP/s; copies: {ceilings['copy_bytes_per_second'] / 1e9:.0f} GB/s. share: of the rate beside each step, "
+        "median; gain: films/s against plain" + _asides(result),
     )
     for column in ("format", "form", "batch", "s/step", "spread", "films/s", "share", "GiB", "gain"):
         is_words = column == "form"
@@ -182,12 +184,25 @@ def _forms(arguments: argparse.Namespace, *, precision: str) -> list[Form]:
     return [*ours, plain_form(precision)] if arguments.against == "plain" else ours
 
 
-def _measure(case: Case, forms: list[Form], *, device: torch.device, num_steps: int, tell: Tell) -> list[Runner]:
-    """Every form built and warmed up, then all of them in turns."""
+def _measure(
+    case: Case,
+    forms: list[Form],
+    *,
+    device: torch.device,
+    num_steps: int,
+    tell: Tell,
+    rate: Callable[[], float],
+) -> tuple[list[Runner], list[float]]:
+    """Every form built and warmed up, then all of them in turns; and the machine's rate beside each turn.
+
+    The clock of a machine changes within minutes: a turn is held against the higher of the rates before and after it.
+    """
     runners = []
     for form in forms:
         tell(f"warming up {form}")
         runners.append(_warm(form, case, device=device))
+    tell(f"matrix products in {forms[0].precision}")
+    rates = [rate()]
     for step in range(NUM_WARM_UP, NUM_WARM_UP + num_steps):
         tell(f"{forms[0].precision}, step {step - NUM_WARM_UP + 1} of each form")
         for runner in runners:
@@ -198,7 +213,8 @@ def _measure(case: Case, forms: list[Form], *, device: torch.device, num_steps: 
                 settle(device)
                 runner.seconds.append(time.perf_counter() - clock)
                 runner.core_seconds.append(time.process_time() - core)
-    return runners
+        rates.append(rate())
+    return runners, [max(pair) for pair in pairwise(rates)]
 
 
 def _warm(form: Form, case: Case, *, device: torch.device) -> Runner:
@@ -232,7 +248,7 @@ def _try(form: Form, case: Case, *, device: torch.device) -> Runner:
     return Runner(form=form, case=case, reason=reason)
 
 
-def _row(runner: Runner, *, flops: float, rate: float, runners: list[Runner], on_cpu: bool) -> dict[str, Any]:
+def _row(runner: Runner, *, flops: float, rates: list[float], runners: list[Runner], on_cpu: bool) -> dict[str, Any]:
     form, count = runner.form, runner.case.batch_size
     about = {"precision": form.precision, "form": form.name, "attention": form.attention, "compile": form.compile}
     about |= {"checkpointing": form.checkpointing, "reason": runner.reason}
@@ -244,7 +260,7 @@ def _row(runner: Runner, *, flops: float, rate: float, runners: list[Runner], on
         "spread": None,
         "pictures_per_second": None,
         "flops_per_step": flops * count,
-        "matrix_rate": rate,
+        "matrix_rate": statistics.median(rates),
         "share_of_matrix_rate": None,
         "peak_memory_bytes": None,
         "memory_before_bytes": None,
@@ -256,7 +272,8 @@ def _row(runner: Runner, *, flops: float, rate: float, runners: list[Runner], on
     median = statistics.median(runner.seconds)
     row["seconds_per_step"], row["pictures_per_second"] = median, count / median
     row["spread"] = (max(runner.seconds) - min(runner.seconds)) / median
-    row["share_of_matrix_rate"] = flops * count / median / rate
+    shares = [flops * count / took / rate for took, rate in zip(runner.seconds, rates, strict=True)]
+    row["share_of_matrix_rate"] = statistics.median(shares)
     plain = next((other for other in runners if other.form.name == "plain" and other.seconds), None)
     if form.name == "ours" and plain is not None:
         per_picture = statistics.median(plain.seconds) / plain.case.batch_size

@@ -51,15 +51,16 @@ def blocks(dims: Dimensions) -> float:
     joined = dims.joined_blocks
     rows = dims.depth * dims.kept_rows() - joined * everyone
     apart = rows * token_bytes(dims, joined=False) + (dims.depth - joined) * _scaled_matrices(dims)
-    return joined * everyone * token_bytes(dims, joined=True) + apart
+    return joined * everyone * token_bytes(dims, joined=True) + apart + _scores(dims)
 
 
 def token_bytes(dims: Dimensions, *, joined: bool) -> float:
     """Of one token in one block; `joined`: the tokens between its branches are computed again.
 
     Attention: input `D s`, normed `D e`, queries, keys and values `3 D e`, result `D e`; of a fused kernel one float a
-    head besides, and the result twice where crops of several sizes are put into one row. Feed-forward: input `D s`,
-    normed `D e`, hidden `F e` before and after GELU (gated: `4 F e`). In fp16 both outputs for LayerScale, `2 D e`.
+    head besides, and the result twice where crops of several sizes are put into one row afterwards. Feed-forward:
+    input `D s`, normed `D e`, hidden `F e` before and after GELU (gated: `4 F e`). In fp16 both outputs for LayerScale,
+    `2 D e`.
     Checkpointing keeps neither what norms nor what activation functions give nor the feed-forward's output for
     LayerScale; pointwise nor the feed-forward's input, selective nor anything hidden. Drop path keeps what it adds to
     the kept crops, `2 D s`, and that input.
@@ -71,13 +72,20 @@ def token_bytes(dims: Dimensions, *, joined: bool) -> float:
     of_hidden = {"none": 2, "selective": 0}.get(dims.checkpointing, 1)  # before and after the activation function
     hidden = of_hidden * dims.hidden * (2 if dims.gated else 1)
     statistics = 2 * NORM_STATISTICS * FLOAT32 if keeps else 0
-    results = 2 if len(dims.student) > 1 and dims.fused_attention else 1
+    results = 2 if len(dims.student) > 1 and dims.fused_attention and not dims.attended_in_row else 1
     rows_of_scores = dims.num_heads * FLOAT32 if dims.fused_attention else 0
     attention = 3 * width * entry + results * width * entry + rows_of_scores + (0 if joined else scaled)
     feed_forward = hidden * entry + (scaled if keeps else 0)
     inputs = 1 if joined else 2
     added = 2 * width * residual if dims.drops_paths and not joined else 0
     return inputs * width * residual + 2 * normed + statistics + attention + feed_forward + added
+
+
+def _scores(dims: Dimensions) -> float:
+    """Of attention that keeps its softmax, `T T H e` a crop and block."""
+    crops = [sum(kept[place] for kept in dims.kept) for place in range(len(dims.student))]  # over all blocks
+    kept = [n * s.tokens**2 for n, s in zip(crops, dims.student, strict=True) if dims.keeps_scores(s.tokens)]
+    return float(sum(kept) * dims.num_heads * dims.compute_dtype.itemsize)
 
 
 def _scaled_matrices(dims: Dimensions) -> float:

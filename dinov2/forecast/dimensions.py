@@ -17,7 +17,7 @@ from dinov2.config.schema import Config, Runtime
 from dinov2.data.masking import mask_recipe
 from dinov2.layers.block import Checkpointing
 from dinov2.layers.drop_path import num_kept
-from dinov2.layers.kernels import EXPLICIT_UP_TO_TOKENS
+from dinov2.layers.kernels import EXPLICIT_UP_TO_TOKENS, keeps_weights
 from dinov2.layers.swiglu import swiglu_width
 from dinov2.models.registry import architecture_arguments
 from dinov2.models.vision_transformer import drop_path_rates
@@ -90,6 +90,7 @@ class Dimensions:
     koleo_rows: tuple[int, int]  # rows of one crop, and rows among which neighbours are sought; (0, 0): no KoLeo
     sinkhorn: bool
     fused_attention: bool  # a kernel that recomputes the scores in the backward pass
+    attended_in_row: bool  # its results are written into the row, and kept there alone
     checkpointing: Checkpointing  # see `checkpointing_of`
     formats: Layouts
 
@@ -113,6 +114,10 @@ class Dimensions:
     def compute_dtype(self) -> torch.dtype:
         """The number format of the student's backbone."""
         return self.formats["student", "backbone"].param_dtype
+
+    def keeps_scores(self, tokens: int) -> bool:
+        """Whether attention over so many tokens keeps its softmax for the backward pass."""
+        return not self.fused_attention and keeps_weights(tokens, self.width // self.num_heads)
 
     def kept_rows(self) -> float:
         """Tokens that go through a branch of one block, mean over blocks."""
@@ -178,6 +183,7 @@ def dimensions_of(
         koleo_rows=(pictures, everyone) if config.dino.koleo_loss_weight > 0 else (0, 0),
         sinkhorn=config.train.centering == "sinkhorn_knopp",
         fused_attention=_is_fused(config, formats, crops=crops, on_gpu=on_gpu),
+        attended_in_row=_is_in_row(config, formats, on_gpu=on_gpu),
         checkpointing=checkpointing_of(config.runtime, on_gpu=on_gpu),
         formats=formats,
     )
@@ -207,6 +213,13 @@ def _is_fused(config: Config, formats: Layouts, *, crops: tuple[CropSize, ...], 
     short = max(size.tokens for size in crops) <= EXPLICIT_UP_TO_TOKENS
     automatic = config.runtime.attention == "auto" and not on_gpu and half and short
     return config.runtime.attention != "explicit" and not automatic
+
+
+def _is_in_row(config: Config, formats: Layouts, *, on_gpu: bool) -> bool:
+    """`auto` in float32 on a CPU (`dinov2.layers.kernels`); a compiled block takes torch's own function."""
+    full = formats["student", "backbone"].param_dtype == torch.float32
+    automatic = config.runtime.attention == "auto" and not on_gpu and full
+    return automatic and not is_compiled(config.runtime, on_gpu=on_gpu)
 
 
 def _sizes(config: Config, *, pictures: int) -> tuple[CropSize, CropSize]:

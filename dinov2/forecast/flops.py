@@ -63,8 +63,8 @@ def _backbone(dims: Dimensions, table: Flops) -> None:
         table["linear layers"][backward] += 2 * crops * size.tokens * per_row
         attended = crops * attention(dims, tokens=size.tokens)
         table["attention"][forward] += attended
-        # Four products of this size in pairs, and the weights again, which no kernel keeps.
-        table["attention"][backward] += attended * 2.5
+        # Four products of this size in pairs, and the weights again where they are not kept.
+        table["attention"][backward] += attended * (2.0 if dims.keeps_scores(size.tokens) else 2.5)
 
 
 def patch_embedding(dims: Dimensions) -> float:

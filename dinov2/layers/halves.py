@@ -230,7 +230,7 @@ class _SecondHalf(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, attended: Tensor | None, *weights_and_rest: Any) -> Tensor:
         *weights, rest = weights_and_rest
         proj, proj_bias, proj_scale, scale, shift, first, first_bias, *ending = weights
-        hidden: list[Tensor] = []  # by parts, as they are used again
+        hidden = x.new_empty((len(x), len(first)), dtype=rest.dtype) if rest.keep_hidden else None
         out = torch.empty_like(x, dtype=x.dtype if attended is not None else rest.dtype)
         projected = _Scaled(proj, proj_bias, proj_scale, dtype=rest.dtype)
         expanded, contracted = _in(rest.dtype, first, first_bias), _Scaled(*ending, dtype=rest.dtype)
@@ -238,24 +238,21 @@ class _SecondHalf(torch.autograd.Function):
             for part in _parts(x):
                 between = x[part] if attended is None else x[part] + projected.forward(attended[part])
                 normed, _, _ = _normed(between, scale, shift, rest.eps)
-                wide = product(normed.to(rest.dtype), *expanded)
-                if rest.keep_hidden:
-                    hidden.append(wide)
+                wide = product(normed.to(rest.dtype), *expanded, out=None if hidden is None else hidden[part])
                 added = contracted.forward(rest.branch.activate(wide))
                 if attended is None:
                     out[part] = added
                 else:
                     torch.add(between, added, out=out[part])
-        ctx.save_for_backward(x, attended, *weights, *hidden)
-        ctx.rest, ctx.num_weights = rest, len(weights)
+        ctx.save_for_backward(x, attended, hidden, *weights)
+        ctx.rest = rest
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        x, attended, *saved = ctx.saved_tensors
-        weights, hidden = saved[: ctx.num_weights], saved[ctx.num_weights :]
+        x, attended, hidden, *weights = ctx.saved_tensors
         proj, proj_bias, proj_scale, scale, shift, first, first_bias, *ending = weights
         rest = ctx.rest
         projected = _Scaled(proj, proj_bias, proj_scale, dtype=rest.dtype)
@@ -263,11 +260,11 @@ class _SecondHalf(torch.autograd.Function):
         sums = _Sums(scale, shift, first, first_bias)
         of_x, of_attended = torch.empty_like(x), None if attended is None else torch.empty_like(attended)
         with torch.autocast(x.device.type, enabled=False):
-            for number, part in enumerate(_parts(x)):
+            for part in _parts(x):
                 between = x[part] if attended is None else x[part] + projected.forward(attended[part])
                 normed, *statistics = _normed(between, scale, shift, rest.eps)
                 normed = normed.to(rest.dtype)
-                wide = hidden[number] if hidden else product(normed, *expanded)
+                wide = product(normed, *expanded) if hidden is None else hidden[part]
                 of_active = contracted.backward(gradient[part].to(rest.dtype), rest.branch.activate(wide))
                 of_wide = rest.branch.activate_backward(of_active, wide)
                 sums.matrix(2, of_wide, normed)

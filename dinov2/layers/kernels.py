@@ -9,6 +9,7 @@ Legend: T tokens of all pictures; of one size of pictures: B pictures, N tokens 
 import importlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -58,15 +59,15 @@ def explicit_attention(qkv: Tensor, groups: Groups) -> Tensor:
 class _Explicit(torch.autograd.Function):
     """Attention as products of whole matrices, laid out so that each way copies its operands once.
 
-    The forward pass keeps queries, keys and values, each picture and head a matrix of its own. The weights are computed
-    again for the backward pass: one product of the six, and by far the most memory; on a CPU some at a time. The
-    gradient of [T, 3, H, d] is written in place, size by size.
+    The forward pass keeps queries, keys and values, each picture and head a matrix of its own. The weights are kept
+    with them where they are no larger than the queries, else computed again for the backward pass: one product of the
+    six, and by far the most memory; on a CPU some at a time. The gradient of [T, 3, H, d] is written in place.
     """
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, groups: Groups) -> Tensor:
         attended = qkv.new_empty((qkv.shape[0], *qkv.shape[2:]))
-        kept: list[Tensor] = []
+        kept: list[Tensor | None] = []
         with torch.autocast(qkv.device.type, enabled=False):
             for part, out in zip(unpack(qkv, groups), unpack(attended, groups), strict=True):
                 batch, length, _, heads, width = part.shape
@@ -75,10 +76,12 @@ class _Explicit(torch.autograd.Function):
                 queries, keys, values = matrices.unbind()
                 queries.mul_(width**-0.5)
                 mixed = torch.empty_like(values)  # [B*H, N, d]
+                weights = part.new_empty((batch * heads, length, length)) if keeps_weights(length, width) else None
                 for few in _parts(queries):
-                    torch.bmm(_weights(queries[few], keys[few]), values[few], out=mixed[few])
+                    used = _weights(queries[few], keys[few], out=None if weights is None else weights[few])
+                    torch.bmm(used, values[few], out=mixed[few])
                 out.copy_(mixed.view(batch, heads, length, width).transpose(1, 2))
-                kept.append(matrices)
+                kept += [matrices, weights]
         ctx.groups = groups
         ctx.save_for_backward(*kept)
         return attended
@@ -91,12 +94,13 @@ class _Explicit(torch.autograd.Function):
         of_qkv = gradient.new_empty((total, 3, heads, width))
         parts, outs = unpack(gradient, ctx.groups), unpack(of_qkv, ctx.groups)
         with torch.autocast(gradient.device.type, enabled=False):
-            for part, out, matrices in zip(parts, outs, ctx.saved_tensors, strict=True):
+            saved = ctx.saved_tensors
+            for part, out, matrices, kept in zip(parts, outs, saved[::2], saved[1::2], strict=True):
                 queries, keys, values = matrices.unbind()
                 of_mixed = part.transpose(1, 2).flatten(0, 1)  # [B*H, N, d]
                 of_matrices = torch.empty_like(matrices)
                 for few in _parts(queries):
-                    weights = _weights(queries[few], keys[few])
+                    weights = _weights(queries[few], keys[few]) if kept is None else kept[few]
                     of_weights = torch.bmm(of_mixed[few], values[few].transpose(1, 2))
                     of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
                     torch.bmm(of_scores, keys[few], out=of_matrices[0, few])
@@ -107,27 +111,92 @@ class _Explicit(torch.autograd.Function):
         return of_qkv, None
 
 
+def row_attention(qkv: Tensor, groups: Groups) -> Tensor:
+    """Torch's fused kernel of the CPU, whose results and gradients go straight to their places in the row.
+
+    Around `sdpa_attention` torch keeps the result of each size and the row that they are put into, and puts the
+    gradient of [T, 3, H, d] together in two steps.
+    """
+    attended: Tensor = _InRow.apply(qkv, groups)  # type: ignore[no-untyped-call]
+    return attended
+
+
+class _InRow(torch.autograd.Function):
+    """The operators are those that torch's `scaled_dot_product_attention` and its backward pass call on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, groups: Groups) -> Tensor:
+        attended, sums = qkv.new_empty((qkv.shape[0], *qkv.shape[2:])), []
+        for part, out in zip(unpack(qkv, groups), unpack(attended, groups), strict=True):
+            mixed, of_rows = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*_heads_first(part))
+            out.copy_(mixed.transpose(1, 2))
+            sums.append(of_rows)  # one number for every row of scores
+        ctx.groups = groups
+        ctx.save_for_backward(qkv, attended, *sums)
+        return attended
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, attended, *sums = ctx.saved_tensors
+        of_qkv = torch.empty_like(qkv)
+        sizes = (unpack(row, ctx.groups) for row in (gradients[0], qkv, attended, of_qkv))
+        for of_mixed, part, mixed, out, of_rows in zip(*sizes, sums, strict=True):
+            of_parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                of_mixed.transpose(1, 2), *_heads_first(part), mixed.transpose(1, 2), of_rows, 0.0, False
+            )
+            for i, one in enumerate(of_parts):
+                out[:, :, i].copy_(one.transpose(1, 2))
+        return of_qkv, None
+
+
+def _heads_first(part: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values.  [B, N, 3, H, d] -> 3 x [B, H, N, d], views"""
+    return part.permute(2, 0, 3, 1, 4).unbind()
+
+
 def _parts(matrices: Tensor) -> Iterator[slice]:
-    """So many pictures and heads at a time that their weights stay in a CPU's cache; elsewhere all.  [B*H, N, d]"""
+    """So many pictures and heads at a time that their weights stay in a CPU's cache; elsewhere all.  [B*H, N, d]
+
+    Parts alike in length, so that no core waits for the last.
+    """
     count, length, _ = matrices.shape
     at_once = max(WEIGHTS_AT_ONCE // (length**2 * matrices.element_size()), 1)
-    step = at_once if matrices.device.type == "cpu" else max(count, 1)
-    return (slice(start, start + step) for start in range(0, count, step))
+    number = -(-count // at_once) if matrices.device.type == "cpu" else 1
+    ends = [count * i // number for i in range(number + 1)] if count else [0]
+    return (slice(start, end) for start, end in pairwise(ends))
 
 
-def _weights(queries: Tensor, keys: Tensor) -> Tensor:
+def keeps_weights(length: int, width: int) -> bool:
+    """Whether `explicit_attention` keeps the weights of pictures of `length` tokens, `width` a head."""
+    return length <= width
+
+
+def _weights(queries: Tensor, keys: Tensor, *, out: Tensor | None = None) -> Tensor:
     """How much each token takes of each other; sums in float32 inside.  2 x [B*H, N, d] -> [B*H, N, N]"""
-    return torch.softmax(torch.bmm(queries, keys.transpose(1, 2)), dim=-1)
+    return torch.softmax(torch.bmm(queries, keys.transpose(1, 2)), dim=-1, out=out)
 
 
 def auto_attention(qkv: Tensor, groups: Groups) -> Tensor:
     """`explicit_attention` where it was measured to be faster (`dinov2 bench kernels`), else `sdpa_attention`.
 
     On a CPU in half precision the fused kernel's backward pass is 2 to 7 times slower than two matrix products for
-    sequences of a few hundred tokens; its forward pass in bfloat16 takes a quarter longer at 1,370.
+    sequences of a few hundred tokens; its forward pass in bfloat16 takes a quarter longer at 1,370. In float32 with
+    gradients it is the fused kernel in the form that keeps and copies less, `row_attention`.
     """
-    explicit = qkv.device.type == "cpu" and max(length for _, length in groups) <= _longest_explicit(qkv)
-    return explicit_attention(qkv, groups) if explicit else sdpa_attention(qkv, groups)
+    if qkv.device.type == "cpu" and max(length for _, length in groups) <= _longest_explicit(qkv):
+        return explicit_attention(qkv, groups)
+    return row_attention(qkv, groups) if _suits_row(qkv) else sdpa_attention(qkv, groups)
+
+
+def _suits_row(qkv: Tensor) -> bool:
+    kernel_is_wanted = not torch.compiler.is_compiling() and _fused_is_enabled()
+    followed = qkv.requires_grad and torch.is_grad_enabled()
+    return kernel_is_wanted and followed and qkv.device.type == "cpu" and qkv.dtype == torch.float32
+
+
+def _fused_is_enabled() -> bool:
+    return bool(torch.backends.cuda.flash_sdp_enabled())  # type: ignore[no-untyped-call]  # it speaks for CPUs too
 
 
 def _longest_explicit(qkv: Tensor) -> int:

@@ -73,6 +73,16 @@ def test_kept_activations_are_those_of_a_rehearsed_step(processes: int, words: t
     assert kept_activations(dims).total == pytest.approx(counted, rel=0.02)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("words", [(), ("student.drop_path_rate=0", "runtime.activation_checkpointing=pointwise")])
+def test_kept_activations_on_a_cpu_are_those_of_a_rehearsed_step(precision: str, words: tuple[str, ...]) -> None:
+    config = load_config(None, overrides=[*CLINICAL, f"runtime.precision={precision}", *words]).config
+    dims = dimensions_of(config, pictures=8, processes=1, masked=600, on_gpu=False)
+    rehearsal = Rehearsal(config, formats=dims.formats, num_processes=1, on_gpu=False)
+    counted = sum(rehearsal.step(batch_size=8, num_masked=600).saved.values())
+    assert kept_activations(dims).total == pytest.approx(counted, rel=0.02)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -1,13 +1,16 @@
 import importlib.util
+from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dinov2.errors import ConfigError
 from dinov2.layers import Attention, choose_attention
 from dinov2.layers.attention import use_attention
-from dinov2.layers.kernels import first_tokens
+from dinov2.layers.kernels import AttentionKernel, first_tokens
 from dinov2.layers.packing import Groups, pack, unpack
 
 CPU = torch.device("cpu")
@@ -24,6 +27,35 @@ def plain_attention(layer: Attention, x: torch.Tensor) -> torch.Tensor:
         scores = queries[..., part] @ keys[..., part].transpose(-1, -2) * width**-0.5
         heads.append(scores.softmax(dim=-1) @ values[..., part])
     return layer.proj(torch.cat(heads, dim=-1))
+
+
+class _Named(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        self.names.add(func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+
+def _kept_bytes(
+    kernel: AttentionKernel, *, length: int, width: int, heads: int = 2, groups: Groups | None = None
+) -> int:
+    """Of all memory that the forward pass leaves to the backward pass, each once."""
+    groups = groups or ((1, length),)
+    qkv = torch.randn(sum(n * tokens for n, tokens in groups), 3, heads, width, requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        attended = kernel(qkv, groups)
+    assert attended.requires_grad
+    return sum(kept.values())
 
 
 def test_attention_is_softmax_of_scaled_products_with_rows_of_qkv_in_that_order() -> None:
@@ -65,10 +97,44 @@ def test_a_token_attends_to_its_own_picture_alone(name: str) -> None:
             assert_close(its, kernel(picture, ((1, len(picture)),)))
 
 
-def test_the_explicit_kernel_has_the_gradient_of_its_formula() -> None:
+@pytest.mark.parametrize("groups", [((2, 4), (1, 3)), ((1, 9), (1, 2))])  # weights kept, and computed again
+def test_the_explicit_kernel_has_the_gradient_of_its_formula(groups: Groups) -> None:
     torch.manual_seed(0)
     qkv = torch.randn(11, 3, 2, 4, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: choose_attention("explicit")(x, ((2, 4), (1, 3))), qkv)
+    assert torch.autograd.gradcheck(lambda x: choose_attention("explicit")(x, groups), qkv)
+
+
+def test_the_explicit_kernel_keeps_weights_no_larger_than_queries() -> None:
+    kept = {length: _kept_bytes(choose_attention("explicit"), length=length, width=8) for length in (8, 9)}
+    assert kept[8] == (3 * 8 * 8 + 8 * 8) * 2 * 4  # queries, keys, values, weights: two heads, four bytes
+    assert kept[9] == 3 * 9 * 8 * 2 * 4
+
+
+def test_results_of_the_fused_kernel_are_kept_once_and_are_those_of_torch_to_the_bit() -> None:
+    torch.manual_seed(0)
+    groups = ((2, 37), (5, 9))
+    given = torch.randn(2 * 37 + 5 * 9, 3, 4, 16)
+    results = []
+    for name in ("auto", "sdpa"):
+        qkv = given.clone().requires_grad_()
+        attended = choose_attention(name)(qkv, groups)
+        (gradient,) = torch.autograd.grad(attended.square().sum(), qkv)
+        results.append((attended, gradient))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    row, numbers = given.nbytes // 3, len(given) * 4 * 4  # a number for every row of scores of every head
+    kept = _kept_bytes(choose_attention("auto"), length=37, width=16, heads=4, groups=groups)
+    assert kept == given.nbytes + row + numbers
+
+
+def test_without_torchs_fused_kernel_auto_asks_torch_for_another() -> None:
+    qkv = torch.randn(12, 3, 2, 8, requires_grad=True)
+    with sdpa_kernel(SDPBackend.MATH), _Named() as called:
+        choose_attention("auto")(qkv, ((2, 6),))
+    assert not any("flash" in name for name in called.names)
+    with _Named() as called:
+        choose_attention("auto")(qkv, ((2, 6),))
+    assert any("flash" in name for name in called.names)
 
 
 def test_pictures_begin_where_the_ones_before_end() -> None:
