@@ -17,7 +17,7 @@ from torch import Tensor
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias, into `out` where it is given.  [T, D], [F, D], [F] -> [T, F]"""
-    if (onednn := _onednn()) is not None and _suits(x, bias):
+    if (onednn := _onednn()) is not None and _suits(x):
         result: Tensor = onednn(x, weight, bias, "none", [], "")
         return result if out is None else out.copy_(result)
     if bias is None:
@@ -25,9 +25,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Tenso
     return torch.addmm(bias, x, weight.T) if out is None else torch.addmm(bias, x, weight.T, out=out)
 
 
-def _suits(x: Tensor, bias: Tensor | None) -> bool:
-    faster = x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and bias is not None)
-    return x.device.type == "cpu" and faster and x.dim() == 2 and x.shape[0] > 0
+def _suits(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 2 and x.shape[0] > 0
 
 
 @lru_cache(maxsize=1)
