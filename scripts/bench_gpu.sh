@@ -60,7 +60,7 @@ part() {
 SIZES=(--preset raddino)
 SMALL=(--preset raddino --arch vit_small)
 LARGE=(--preset raddino --arch vit_large)
-PATIENCE=1 STEPS=10 SECONDS_EACH=0.3 CEILING=1 BATCHES=(40) FITS=() FORMATS=(fp16 bf16) COMPILE=(always never) AUTO=(auto) AGAIN=(pointwise full) LOADER=(--parts pipelines workers --rounds 2 --worker-rounds 1)
+PATIENCE=1 STEPS=10 SECONDS_EACH=0.3 CEILING=0.3 BATCHES=(40) FITS=() FORMATS=(fp16 bf16) COMPILE=(always never) AUTO=(auto) AGAIN=(pointwise full) LOADER=(--parts pipelines workers --rounds 2 --worker-rounds 1)
 FEED=(--steps 40 --warm-up 10)
 if [ -n "$DRY" ]; then
     TINY=(--device cpu --batch-size 2 --global-size 28 --local-size 14 --local-crops 1 --prototypes 32)
