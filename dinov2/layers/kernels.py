@@ -190,9 +190,15 @@ def auto_attention(qkv: Tensor, groups: Groups) -> Tensor:
 
 
 def _suits_row(qkv: Tensor) -> bool:
-    kernel_is_wanted = not torch.compiler.is_compiling() and _fused_is_enabled()
+    kernel_is_wanted = _fused_is_enabled() and not _is_recorded()
     followed = qkv.requires_grad and torch.is_grad_enabled()
     return kernel_is_wanted and followed and qkv.device.type == "cpu" and qkv.dtype == torch.float32
+
+
+def _is_recorded() -> bool:
+    """Whether something follows that asks for torch's own operations: compiling, tracing, torch.func."""
+    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return bool(tracing or torch._C._are_functorch_transforms_active())
 
 
 def _fused_is_enabled() -> bool:

@@ -127,6 +127,16 @@ def test_results_of_the_fused_kernel_are_kept_once_and_are_those_of_torch_to_the
     assert kept == given.nbytes + row + numbers
 
 
+def test_with_gradients_auto_can_be_traced_exported_and_transformed() -> None:
+    torch.manual_seed(0)
+    layer, x = Attention(24, 3, kernel=choose_attention("auto")), torch.randn(2, 7, 24)
+    expected = layer(x)
+    assert expected.requires_grad
+    assert_close(torch.jit.trace(layer, x)(x), expected)
+    assert_close(torch.export.export(layer, (x,)).module()(x), expected)
+    assert_close(torch.func.vmap(lambda one: layer(one.unsqueeze(0)).squeeze(0))(x), expected)
+
+
 def test_without_torchs_fused_kernel_auto_asks_torch_for_another() -> None:
     qkv = torch.randn(12, 3, 2, 8, requires_grad=True)
     with sdpa_kernel(SDPBackend.MATH), _Named() as called:
