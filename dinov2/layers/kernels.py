@@ -190,7 +190,7 @@ def auto_attention(qkv: Tensor, groups: Groups) -> Tensor:
 
 
 def _suits_row(qkv: Tensor) -> bool:
-    kernel_is_wanted = _fused_is_enabled() and not _is_recorded()
+    kernel_is_wanted = not _is_recorded() and _fused_is_enabled()  # a compiler sees the first alone
     followed = qkv.requires_grad and torch.is_grad_enabled()
     return kernel_is_wanted and followed and qkv.device.type == "cpu" and qkv.dtype == torch.float32
 
