@@ -66,9 +66,11 @@ def replaced(vit: DinoVisionTransformer) -> None:
 def test_a_block_that_somebody_changed_is_computed_as_it_is(change: Any) -> None:
     untouched, vit = network(), network()
     change(vit)
-    plain = tokens_of(vit).detach()
+    plain, tokens = tokens_of(vit).detach(), torch.randn(2, 5, vit.embed_dim)
+    layer_by_layer = vit.blocks[1](tokens).detach()
     with torch.no_grad():
         assert by_halves(vit) == [True, False]
+        assert torch.equal(vit.blocks[1](tokens), layer_by_layer)
         assert_close(tokens_of(vit), plain, atol=1e-5, rtol=1e-5)
         assert float((tokens_of(vit) - tokens_of(untouched)).abs().max()) > 1e-3
 
