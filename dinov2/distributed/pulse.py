@@ -184,8 +184,9 @@ class Pulse:
             if self._world.is_main:
                 self._watch.hear(0, self._beat(), now=now)
             if self._is_time_to_beat(now - self._last_beat):
-                self._last_beat, self._last_step = now, self._position.step
-                self._link.send(self._beat())
+                beat = self._beat()
+                self._link.send(beat)
+                self._last_beat, self._last_step = now, beat["step"]
                 self._tell_notes()
             self._judge(now)
             self._look_at_data()

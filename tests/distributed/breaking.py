@@ -38,8 +38,10 @@ def breaks(what: str, *, world: World, pulse: Pulse) -> None:
     """What befalls this process."""
     match what:
         case "killed":
+            wait_until_told(pulse)
             os.kill(os.getpid(), signal.SIGKILL)
         case "stopped":
+            wait_until_told(pulse)
             os.kill(os.getpid(), signal.SIGSTOP)
         case "raises":
             raise DataError(f"{world.rank} pictures cannot be read.")
@@ -55,6 +57,12 @@ def breaks(what: str, *, world: World, pulse: Pulse) -> None:
             time.sleep(5)
         case "notes":
             pulse.note(f"a word of rank {world.rank}")
+
+
+def wait_until_told(pulse: Pulse) -> None:
+    """Until the others have been sent that this process is at `BREAKS_AT`: what they say of it later is that."""
+    while pulse._last_step < BREAKS_AT:
+        time.sleep(0.02)
 
 
 def exchange(world: World, *, hangs: bool) -> None:
