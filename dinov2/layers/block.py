@@ -14,11 +14,12 @@ from torch.utils.checkpoint import checkpoint
 
 from dinov2.layers.attention import Attention
 from dinov2.layers.drop_path import Kept, add_back, draw_kept, take
-from dinov2.layers.halves import normed_linear, second_half
+from dinov2.layers.halves import normed_linear, product_dtype, second_half
 from dinov2.layers.kernels import AttentionKernel, sdpa_attention
 from dinov2.layers.layer_scale import LayerScale, ending
 from dinov2.layers.mlp import Mlp, NoFfn
 from dinov2.layers.packing import Groups, pack, unpack
+from dinov2.layers.products import goes_by_blocks
 from dinov2.layers.swiglu import SwiGLUFFN
 
 Checkpointing = Literal["none", "branches", "pointwise", "selective", "full"]
@@ -129,9 +130,10 @@ class Block(nn.Module):
 
         They see no hooks on the layers inside, and no layer that somebody has put in the place of another.
         """
-        faster = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
         followed = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        return faster and not followed and self.mlp.knows_its_backward and self._is_plain()
+        if followed or not self.mlp.knows_its_backward:  # a compiler sees nothing else
+            return False
+        return goes_by_blocks(x.device, product_dtype(x)) and self._is_plain()
 
     def attention_branch(self, x: Tensor, groups: Groups) -> Tensor:
         """What attention adds.  [T, D] -> [T, D]"""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dinov2.layers.mlp import Mlp
-from dinov2.layers.products import product
+from dinov2.layers.products import Weight, sum_of_rows
 from dinov2.layers.swiglu import SwiGLUFFN
 
 ROWS_ON_CPU = 4096
@@ -77,38 +77,48 @@ def _in(dtype: torch.dtype, *tensors: Tensor | None) -> list[Any]:
     return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
 
 
+class _Sum:
+    """A gradient, summed over parts of the tokens in float32 (float64 stays)."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._like, self._dtype = like, torch.promote_types(like.dtype, torch.float32)
+        self._total: Tensor | None = None
+
+    def add(self, part: Tensor) -> None:
+        """What no one else will use."""
+        wide = part.to(self._dtype)  # faster than adding in place across formats
+        self._total = wide if self._total is None else self._total.add_(wide)
+
+    @property
+    def total(self) -> Tensor:
+        """Of all parts so far."""
+        return torch.zeros_like(self._like, dtype=self._dtype) if self._total is None else self._total
+
+
 class _Sums:
-    """Gradients of weights, summed over parts of the tokens in float32 (float64 stays)."""
+    """Gradients of weights, those that there are."""
 
     def __init__(self, *like: Tensor | None) -> None:
         self._like = like
-        self.sums = [
-            None
-            if one is None
-            else torch.zeros(one.shape, dtype=torch.promote_types(one.dtype, torch.float32), device=one.device)
-            for one in like
-        ]
+        self._sums = [None if one is None else _Sum(one) for one in like]
 
     def matrix(self, place: int, gradient: Tensor, inputs: Tensor) -> None:
         """Of a matrix at `place` and of its bias behind it."""
-        weight, bias = self.sums[place : place + 2]
-        assert weight is not None
-        self.sums[place] = (gradient.T @ inputs).to(weight.dtype) + weight  # faster than adding in place across formats
-        if bias is not None:
-            bias += gradient.sum(dim=0)  # summed in float32 inside; asked for it by name, torch is ten times slower
+        self.add(place, gradient.T @ inputs)
+        if self._sums[place + 1] is not None:
+            self.add(place + 1, sum_of_rows(gradient))
 
     def add(self, place: int, *gradients: Tensor) -> None:
         """Gradients as they are."""
         for i, gradient in enumerate(gradients, start=place):
-            total = self.sums[i]
-            assert total is not None
-            total += gradient
+            one = self._sums[i]
+            assert one is not None
+            one.add(gradient)
 
     def done(self) -> list[Tensor | None]:
         """In the formats of the weights."""
-        return [
-            None if s is None or one is None else s.to(one.dtype) for s, one in zip(self.sums, self._like, strict=True)
-        ]
+        pairs = zip(self._sums, self._like, strict=True)
+        return [None if one is None or like is None else one.total.to(like.dtype) for one, like in pairs]
 
 
 class _NormedLinear(torch.autograd.Function):
@@ -125,13 +135,15 @@ class _NormedLinear(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, scale, shift, weight, bias)
         ctx.eps, ctx.dtype = eps, dtype
-        matrix = _in(dtype, weight, bias)
+        matrix = Weight(*_in(dtype, weight, bias))
         parts = list(_parts(x))
         out = x.new_empty((len(x), len(weight)), dtype=dtype) if len(parts) > 1 else None
         with torch.autocast(x.device.type, enabled=False):
             for part in parts:
                 normed, _, _ = _normed(x[part], scale, shift, eps)
-                whole = product(normed.to(dtype), *matrix, out=None if out is None else out[part])
+                whole = matrix(normed.to(dtype))
+                if out is not None:
+                    out[part] = whole
         return whole if out is None else out
 
     @staticmethod
@@ -140,13 +152,13 @@ class _NormedLinear(torch.autograd.Function):
         (gradient,) = gradients
         x, scale, shift, weight, bias = ctx.saved_tensors
         sums = _Sums(scale, shift, weight, bias)
-        (matrix,) = _in(ctx.dtype, weight)
+        matrix = Weight(*_in(ctx.dtype, weight))
         of_x = torch.empty_like(x)
         with torch.autocast(x.device.type, enabled=False):
             for part in _parts(x):
                 normed, *statistics = _normed(x[part], scale, shift, ctx.eps)
                 sums.matrix(2, gradient[part], normed.to(ctx.dtype))
-                of_normed = product(gradient[part], matrix.T)
+                of_normed = matrix.backward(gradient[part])
                 of_x[part] = _norm_backward(sums, of_normed, x[part], scale, shift, *statistics, place=0)
         return of_x, *sums.done(), None, None
 
@@ -192,30 +204,26 @@ class _Scaled:
         self._given = weight, bias, scale
         inside = scale is not None and dtype != torch.float16
         self._behind = None if scale is None or inside else scale.to(dtype)
-        self._matrix: Tensor = (weight * scale.unsqueeze(1) if inside and scale is not None else weight).to(dtype)
-        (self._bias,) = _in(dtype, bias * scale if inside and bias is not None and scale is not None else bias)
-        self._sum_dtype = torch.promote_types(weight.dtype, torch.float32)
-        self._of_matrix: Tensor | float = 0.0
-        self._of_bias: Tensor | float = 0.0
+        if inside and scale is not None:
+            weight, bias = weight * scale.unsqueeze(1), None if bias is None else bias * scale
+        self._matrix = Weight(*_in(dtype, weight, bias))
+        self._of_matrix, self._of_bias = _Sum(weight), _Sum(weight[:, 0])
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, F] -> [T, D]"""
-        multiplied = product(x, self._matrix, self._bias)
+        multiplied = self._matrix(x)
         return multiplied if self._behind is None else multiplied * self._behind
 
     def backward(self, gradient: Tensor, inputs: Tensor) -> Tensor:
         """The gradient of the inputs; those of the weights are summed up."""
-        self._of_matrix = (gradient.T @ inputs).to(self._sum_dtype) + self._of_matrix
-        self._of_bias = gradient.sum(dim=0).to(self._sum_dtype) + self._of_bias
-        scaled = gradient if self._behind is None else gradient * self._behind
-        return product(scaled, self._matrix.T)
+        self._of_matrix.add(gradient.T @ inputs)
+        self._of_bias.add(sum_of_rows(gradient))
+        return self._matrix.backward(gradient if self._behind is None else gradient * self._behind)
 
     def done(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Of the matrix, the bias and the factors."""
         weight, bias, scale = self._given
-        of_matrix, of_bias, of_scale = self._of_matrix, self._of_bias, None
-        assert isinstance(of_matrix, Tensor)
-        assert isinstance(of_bias, Tensor)
+        of_matrix, of_bias, of_scale = self._of_matrix.total, self._of_bias.total, None
         if scale is not None:
             of_scale = (of_matrix * weight).sum(dim=1)
             if bias is not None:
@@ -225,26 +233,31 @@ class _Scaled:
         return of_matrix.to(weight.dtype), None if bias is None else of_bias.to(bias.dtype), of_scale
 
 
+_NUM_WEIGHTS = 10  # of a second half
+
+
 class _SecondHalf(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, attended: Tensor | None, *weights_and_rest: Any) -> Tensor:
         *weights, rest = weights_and_rest
         proj, proj_bias, proj_scale, scale, shift, first, first_bias, *ending = weights
-        hidden = x.new_empty((len(x), len(first)), dtype=rest.dtype) if rest.keep_hidden else None
+        hidden: list[Tensor] = []
         out = torch.empty_like(x, dtype=x.dtype if attended is not None else rest.dtype)
         projected = _Scaled(proj, proj_bias, proj_scale, dtype=rest.dtype)
-        expanded, contracted = _in(rest.dtype, first, first_bias), _Scaled(*ending, dtype=rest.dtype)
+        expanded, contracted = Weight(*_in(rest.dtype, first, first_bias)), _Scaled(*ending, dtype=rest.dtype)
         with torch.autocast(x.device.type, enabled=False):
             for part in _parts(x):
                 between = x[part] if attended is None else x[part] + projected.forward(attended[part])
                 normed, _, _ = _normed(between, scale, shift, rest.eps)
-                wide = product(normed.to(rest.dtype), *expanded, out=None if hidden is None else hidden[part])
+                wide = expanded(normed.to(rest.dtype))
+                if rest.keep_hidden:
+                    hidden.append(wide)
                 added = contracted.forward(rest.branch.activate(wide))
                 if attended is None:
                     out[part] = added
                 else:
                     torch.add(between, added, out=out[part])
-        ctx.save_for_backward(x, attended, hidden, *weights)
+        ctx.save_for_backward(x, attended, *weights, *hidden)
         ctx.rest = rest
         return out
 
@@ -252,23 +265,23 @@ class _SecondHalf(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        x, attended, hidden, *weights = ctx.saved_tensors
-        proj, proj_bias, proj_scale, scale, shift, first, first_bias, *ending = weights
-        rest = ctx.rest
+        x, attended, *weights = ctx.saved_tensors
+        hidden, rest = weights[_NUM_WEIGHTS:], ctx.rest
+        proj, proj_bias, proj_scale, scale, shift, first, first_bias, *ending = weights[:_NUM_WEIGHTS]
         projected = _Scaled(proj, proj_bias, proj_scale, dtype=rest.dtype)
-        expanded, contracted = _in(rest.dtype, first, first_bias), _Scaled(*ending, dtype=rest.dtype)
+        expanded, contracted = Weight(*_in(rest.dtype, first, first_bias)), _Scaled(*ending, dtype=rest.dtype)
         sums = _Sums(scale, shift, first, first_bias)
         of_x, of_attended = torch.empty_like(x), None if attended is None else torch.empty_like(attended)
         with torch.autocast(x.device.type, enabled=False):
-            for part in _parts(x):
+            for i, part in enumerate(_parts(x)):
                 between = x[part] if attended is None else x[part] + projected.forward(attended[part])
                 normed, *statistics = _normed(between, scale, shift, rest.eps)
                 normed = normed.to(rest.dtype)
-                wide = product(normed, *expanded) if hidden is None else hidden[part]
+                wide = hidden[i] if rest.keep_hidden else expanded(normed)
                 of_active = contracted.backward(gradient[part].to(rest.dtype), rest.branch.activate(wide))
                 of_wide = rest.branch.activate_backward(of_active, wide)
                 sums.matrix(2, of_wide, normed)
-                of_normed = product(of_wide, expanded[0].T)
+                of_normed = expanded.backward(of_wide)
                 of_between = _norm_backward(sums, of_normed, between, scale, shift, *statistics, place=0)
                 if attended is None or of_attended is None:
                     of_x[part] = of_between

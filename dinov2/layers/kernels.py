@@ -72,9 +72,9 @@ class _Explicit(torch.autograd.Function):
             for part, out in zip(unpack(qkv, groups), unpack(attended, groups), strict=True):
                 batch, length, _, heads, width = part.shape
                 matrices = part.new_empty((3, batch * heads, length, width))
-                matrices.view(3, batch, heads, length, width).copy_(part.permute(2, 0, 3, 1, 4))
+                for one, matrix in zip(part.unbind(dim=2), matrices, strict=True):  # torch is slower at all three at once
+                    matrix.view(batch, heads, length, width).copy_(one.transpose(1, 2))
                 queries, keys, values = matrices.unbind()
-                queries.mul_(width**-0.5)
                 mixed = torch.empty_like(values)  # [B*H, N, d]
                 weights = part.new_empty((batch * heads, length, length)) if keeps_weights(length, width) else None
                 for few in _parts(queries):
@@ -103,11 +103,11 @@ class _Explicit(torch.autograd.Function):
                     weights = _weights(queries[few], keys[few]) if kept is None else kept[few]
                     of_weights = torch.bmm(of_mixed[few], values[few].transpose(1, 2))
                     of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-                    torch.bmm(of_scores, keys[few], out=of_matrices[0, few])
-                    torch.bmm(of_scores.transpose(1, 2), queries[few], out=of_matrices[1, few])
+                    _times(of_scores, keys[few], width**-0.5, out=of_matrices[0, few])
+                    _times(of_scores.transpose(1, 2), queries[few], width**-0.5, out=of_matrices[1, few])
                     torch.bmm(weights.transpose(1, 2), of_mixed[few], out=of_matrices[2, few])
-                of_matrices[0].mul_(width**-0.5)
-                out.copy_(of_matrices.view(3, -1, heads, part.shape[1], width).permute(1, 3, 0, 2, 4))
+                for one, matrix in zip(out.unbind(dim=2), of_matrices, strict=True):
+                    one.copy_(matrix.view(-1, heads, part.shape[1], width).transpose(1, 2))
         return of_qkv, None
 
 
@@ -174,7 +174,14 @@ def keeps_weights(length: int, width: int) -> bool:
 
 def _weights(queries: Tensor, keys: Tensor, *, out: Tensor | None = None) -> Tensor:
     """How much each token takes of each other; sums in float32 inside.  2 x [B*H, N, d] -> [B*H, N, N]"""
-    return torch.softmax(torch.bmm(queries, keys.transpose(1, 2)), dim=-1, out=out)
+    scores = queries.new_empty((*queries.shape[:2], keys.shape[1]))
+    _times(queries, keys.transpose(1, 2), queries.shape[-1] ** -0.5, out=scores)
+    return torch.softmax(scores, dim=-1, out=out)
+
+
+def _times(a: Tensor, b: Tensor, factor: float, *, out: Tensor) -> Tensor:
+    """factor * a @ b, without a pass for the factor."""
+    return torch.baddbmm(out, a, b, beta=0, alpha=factor, out=out)
 
 
 def auto_attention(qkv: Tensor, groups: Groups) -> Tensor:
