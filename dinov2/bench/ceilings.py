@@ -6,7 +6,8 @@ one that is bound by memory near the second.
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,17 +19,41 @@ FEWEST_RUNS = 3  # the first touches memory that was never used
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}  # beyond every cache
 
 
-def matrix_rate(*, device: torch.device, dtype: torch.dtype, seconds: float = 2.0, side: int | None = None) -> float:
-    """FLOP/s of large square matrix products, the best of several over about `seconds`.
+@dataclass(frozen=True, kw_only=True)
+class MatrixRates:
+    """FLOP/s of large square matrix products."""
 
-    Of torch's product and of the one that the blocks use: on a CPU they are those of different libraries, and neither
-    is the faster one everywhere.
-    """
+    torch: float  # of torch's own product, a @ b
+    blocks: float  # of the product that the blocks of a network use, whose weight is laid out before
+
+    @property
+    def best(self) -> float:
+        """What the machine can do, as far as is known: on a CPU neither is the faster one everywhere."""
+        return max(self.torch, self.blocks)
+
+    @classmethod
+    def highest(cls, several: Iterable["MatrixRates"]) -> "MatrixRates":
+        """The highest of each kind."""
+        all_rates = list(several)
+        return cls(torch=max(one.torch for one in all_rates), blocks=max(one.blocks for one in all_rates))
+
+
+def matrix_rates(
+    *, device: torch.device, dtype: torch.dtype, seconds: float = 2.0, side: int | None = None
+) -> MatrixRates:
+    """The best of several products of each kind over about `seconds`."""
     side = side or MATRIX_SIDE[device.type]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     weight = Weight(b)
-    ways = (lambda: a @ b, lambda: weight(a))
-    return 2 * side**3 / min(_best(way, device=device, seconds=seconds / len(ways)) for way in ways)
+    by_torch, by_blocks = (
+        2 * side**3 / _best(way, device=device, seconds=seconds / 2) for way in (lambda: a @ b, lambda: weight(a))
+    )
+    return MatrixRates(torch=by_torch, blocks=by_blocks)
+
+
+def matrix_rate(*, device: torch.device, dtype: torch.dtype, seconds: float = 2.0, side: int | None = None) -> float:
+    """FLOP/s of large square matrix products, by the faster of the two ways."""
+    return matrix_rates(device=device, dtype=dtype, seconds=seconds, side=side).best
 
 
 def copy_rate(*, device: torch.device, seconds: float = 1.0) -> float:

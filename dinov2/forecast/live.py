@@ -4,7 +4,8 @@ In: tensor operations, of tensors with or without memory behind them. Out: after
 storages that it and its predecessors made and that something still holds, by label.
 
 Counted are storages, not tensors: a view costs nothing, and a storage costs until the last view of it is gone. Not seen
-is what a kernel takes and gives back within one operation.
+is what a kernel takes and gives back within one operation, nor a weight in the blocks of oneDNN, which is no storage
+(one layer's weights at a time, on a CPU).
 """
 
 import weakref
@@ -103,7 +104,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
     def _see(self, out: Any, *, label: Label) -> None:
         changed = False
         for tensor in tree_leaves(out):
-            if not isinstance(tensor, Tensor):
+            if not isinstance(tensor, Tensor) or tensor.is_mkldnn:
                 continue
             storage = tensor.untyped_storage()
             key = storage._cdata

@@ -72,8 +72,7 @@ class _Explicit(torch.autograd.Function):
             for part, out in zip(unpack(qkv, groups), unpack(attended, groups), strict=True):
                 batch, length, _, heads, width = part.shape
                 matrices = part.new_empty((3, batch * heads, length, width))
-                for one, matrix in zip(part.unbind(dim=2), matrices, strict=True):  # torch is slower at all three at once
-                    matrix.view(batch, heads, length, width).copy_(one.transpose(1, 2))
+                matrices.view(3, batch, heads, length, width).copy_(part.permute(2, 0, 3, 1, 4))
                 queries, keys, values = matrices.unbind()
                 mixed = torch.empty_like(values)  # [B*H, N, d]
                 weights = part.new_empty((batch * heads, length, length)) if keeps_weights(length, width) else None
@@ -106,8 +105,7 @@ class _Explicit(torch.autograd.Function):
                     _times(of_scores, keys[few], width**-0.5, out=of_matrices[0, few])
                     _times(of_scores.transpose(1, 2), queries[few], width**-0.5, out=of_matrices[1, few])
                     torch.bmm(weights.transpose(1, 2), of_mixed[few], out=of_matrices[2, few])
-                for one, matrix in zip(out.unbind(dim=2), of_matrices, strict=True):
-                    one.copy_(matrix.view(-1, heads, part.shape[1], width).transpose(1, 2))
+                out.copy_(of_matrices.view(3, -1, heads, part.shape[1], width).permute(1, 3, 0, 2, 4))
         return of_qkv, None
 
 

@@ -56,7 +56,7 @@ class Mlp(nn.Module):
         return isinstance(self.act, nn.GELU)
 
     def activate_backward(self, gradient: Tensor, hidden: Tensor) -> Tensor:
-        """The gradient of `hidden` from that of `activate(hidden)`, in its place.  2 x [..., hidden] -> [..., hidden]"""
+        """In the place of the gradient of `activate(hidden)`, that of `hidden`.  2 x [..., hidden] -> [..., hidden]"""
         assert isinstance(self.act, nn.GELU)
         gelu_backward = torch.ops.aten.gelu_backward.grad_input
         of_hidden: Tensor = gelu_backward(gradient, hidden, approximate=self.act.approximate, grad_input=gradient)

@@ -39,7 +39,7 @@ class Weight:
     def _multiply(self, x: Tensor, *, transposed: bool) -> Tensor:
         matrix, bias = (self.matrix.T, None) if transposed else (self.matrix, self.bias)
         onednn = _onednn()
-        if onednn is None or not _suits(x):
+        if onednn is None or not _suits(x) or type(x) is not Tensor:  # one without memory has no blocks
             return torch.nn.functional.linear(x, matrix, bias)
         if transposed not in self._in_blocks:
             self._in_blocks[transposed] = onednn.reorder(matrix)
@@ -49,7 +49,7 @@ class Weight:
 
 def sum_of_rows(x: Tensor) -> Tensor:
     """The sum over all rows, added up in float32 inside.  [T, D] -> [D]"""
-    if x.dtype != torch.bfloat16 or _onednn() is None or not _suits(x):
+    if x.dtype != torch.bfloat16 or not _suits(x):
         return x.sum(dim=0)
     return (x.new_ones(ONES_ROWS, len(x)) @ x)[0]  # reads them about twice as fast
 
@@ -65,9 +65,7 @@ class _OneDnn(NamedTuple):
 
 
 def _suits(x: Tensor) -> bool:
-    """A tensor without memory has no blocks."""
-    is_real = type(x) is Tensor
-    return is_real and goes_by_blocks(x.device, x.dtype) and x.dim() == 2 and x.shape[0] > 0
+    return goes_by_blocks(x.device, x.dtype) and x.dim() == 2 and x.shape[0] > 0
 
 
 @lru_cache(maxsize=1)
@@ -81,5 +79,7 @@ def _onednn() -> _OneDnn | None:
     """The operators; None where this torch or this processor has none."""
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return None
-    linear, reorder = (getattr(torch.ops.mkldnn, name, None) for name in ("_linear_pointwise", "_reorder_linear_weight"))
+    linear, reorder = (
+        getattr(torch.ops.mkldnn, name, None) for name in ("_linear_pointwise", "_reorder_linear_weight")
+    )
     return None if linear is None or reorder is None else _OneDnn(linear=linear, reorder=reorder)

@@ -3,7 +3,7 @@ import platform
 
 import torch
 
-from dinov2.bench.ceilings import copy_rate, matrix_rate
+from dinov2.bench.ceilings import MatrixRates, copy_rate, matrix_rate, matrix_rates
 from dinov2.bench.machine import device_of, machine_facts
 from dinov2.bench.resident import memory_available, memory_installed, resident_now, resident_peak
 
@@ -21,8 +21,16 @@ def test_the_facts_are_plain_and_name_machine_and_versions() -> None:
 
 
 def test_a_machine_can_multiply_and_copy() -> None:
+    rates = matrix_rates(device=CPU, dtype=torch.float32, seconds=0.01)
+    assert min(rates.torch, rates.blocks) > 1e9
     assert matrix_rate(device=CPU, dtype=torch.float32, seconds=0.01) > 1e9
     assert copy_rate(device=CPU, seconds=0.01) > 1e8
+
+
+def test_the_ceiling_is_the_faster_way_to_multiply_and_the_highest_of_several_is_taken_of_each() -> None:
+    one, other = MatrixRates(torch=2.0, blocks=3.0), MatrixRates(torch=4.0, blocks=1.0)
+    assert (one.best, other.best) == (3.0, 4.0)
+    assert MatrixRates.highest([one, other]) == MatrixRates(torch=4.0, blocks=3.0)
 
 
 def test_what_a_process_holds_is_at_most_its_peak_and_less_than_the_machine_has() -> None:

@@ -156,7 +156,7 @@ class _Polled(TorchDispatchMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and not tensor.is_mkldnn:  # a weight in oneDNN's blocks is no storage
                 storage = tensor.untyped_storage()
                 key = storage._cdata
                 if key not in self._known:

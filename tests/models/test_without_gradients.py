@@ -9,6 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from dinov2.layers.block import Block, compile_blocks
+from dinov2.layers.products import goes_by_blocks
 from dinov2.models.vision_transformer import DinoVisionTransformer
 from tests.encoder.made import network
 
@@ -82,13 +83,29 @@ def test_in_training_pictures_are_still_dropped() -> None:
         assert any(not torch.equal(tokens, tokens_of(vit.eval())) for tokens in dropped)
 
 
-def test_it_is_not_taken_where_gradients_or_another_format_are_asked_for() -> None:
+def test_it_is_taken_without_gradients_alone_and_in_formats_whose_products_are_faster_so() -> None:
     vit = network()
     assert not any(by_halves(vit))
     with torch.no_grad():
-        assert not vit.blocks[0].goes_by_halves(torch.zeros(3, 64, dtype=torch.bfloat16))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        for dtype in (torch.float64, torch.float16):
+            assert not vit.blocks[0].goes_by_halves(torch.zeros(3, 64, dtype=dtype))
+        with torch.autocast("cpu", dtype=torch.float16):
             assert not any(by_halves(vit))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert by_halves(vit) == 2 * [goes_by_blocks(torch.device("cpu"), torch.bfloat16)]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_under_autocast_it_comes_as_near_to_float64_as_the_layers_do(kind: dict) -> None:
+    vit = network(**kind)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layers = tokens_of(vit).detach()
+        with torch.no_grad():
+            halves = tokens_of(vit)
+    truth = vit.double().forward_features(PIXELS.double())["x_prenorm"]
+    assert halves.dtype == layers.dtype
+    ours, theirs = (float((tokens.double() - truth).square().mean().sqrt()) for tokens in (halves, layers))
+    assert 0 < ours <= 1.2 * theirs
 
 
 def test_a_compiled_block_is_compiled_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
