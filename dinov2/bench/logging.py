@@ -9,6 +9,7 @@ figures in them, which the training's thread does itself.
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -148,12 +149,12 @@ def _row(name: str, costs: dict[str, float], *, each: float, seconds: float) -> 
 
 def _spent() -> float:
     """Processor seconds of this process, and of those that it has started."""
-    this = psutil.Process()
-    own, spent = this.cpu_times(), 0.0
-    for child in this.children(recursive=True):
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = time.process_time() + ended.ru_utime + ended.ru_stime
+    for child in psutil.Process().children(recursive=True):  # by a clock of hundredths of a second
         times = child.cpu_times()
         spent += times.user + times.system
-    return float(spent + own.user + own.system + own.children_user + own.children_system)
+    return float(spent)
 
 
 def report_of(run: Path, *, total: int) -> StepReport:

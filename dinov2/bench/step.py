@@ -139,7 +139,7 @@ def table(result: dict[str, Any]) -> Table:
         f"TFLOP/s; copies: {ceilings['copy_bytes_per_second'] / 1e9:.0f} GB/s. share: of the first rate beside each "
         "step (of torch's own), median; gain: films/s against plain" + _asides(result),
     )
-    for column in ("format", "form", "batch", "s/step", "spread", "films/s", "share", "GiB", "gain"):
+    for column in ("format", "form", "s/step", "spread", "films/s", "share", "GiB", "gain"):
         is_words = column == "form"
         shown.add_column(column, justify="left" if is_words else "right", no_wrap=not is_words)
     for row in result["rows"]:
@@ -159,10 +159,9 @@ def label_of(row: dict[str, Any]) -> str:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     if row["seconds_per_step"] is None:
-        return [str(row["batch_size"]), "cannot", "run", *[""] * 4]
+        return ["cannot", "run", *[""] * 4]
     memory = row["peak_memory_bytes"]
     return [
-        str(row["batch_size"]),
         f"{row['seconds_per_step']:.3f}",
         f"{row['spread']:.1%}",
         f"{row['pictures_per_second']:.2f}",

@@ -56,7 +56,7 @@ class Block(nn.Module):
     does by itself; "pointwise" besides them the tokens between the branches, for one product of D x D; "selective" also
     the first matrix of the feed-forward, whose result is the largest of all; "full" all from the block's input. The
     three in the middle go through `dinov2.layers.halves`, where the activation function is one that it knows. So does,
-    whatever is chosen, a block without gradients in float32 on a CPU, where that is faster (`goes_by_halves`).
+    whatever is chosen, a block without gradients on a CPU in the formats in which that is faster (`goes_by_halves`).
     """
 
     def __init__(

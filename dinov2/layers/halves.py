@@ -21,7 +21,7 @@ from dinov2.layers.mlp import Mlp
 from dinov2.layers.products import Weight, sum_of_rows
 from dinov2.layers.swiglu import SwiGLUFFN
 
-ROWS_ON_CPU = 4096
+ROWS_ON_CPU = 2560
 """Tokens at a time on a CPU; elsewhere all of them."""
 
 

@@ -19,7 +19,7 @@ REPORT = StepReport(
 def test_every_timed_step_really_reaches_the_logger(tmp_path: Path):
     place = Place(folder=tmp_path, project="p", run_name="r", tracking_uri="", settings={})
     costs = bench.cost_of("tensorboard", place=place, report=REPORT, count=400)
-    assert costs["processor_seconds"] > 0  # 400 steps: the clock of processor time may be a coarse one
+    assert costs["processor_seconds"] > 0
     assert costs["hand_over_seconds"] > 0
     shown = EventAccumulator(str(tmp_path / "tensorboard"))
     shown.Reload()
