@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dinov2.layers.attention import Attention
-from dinov2.layers.drop_path import Kept, add_back, draw_kept, take
+from dinov2.layers.drop_path import Kept, add_back, draw_kept, take, weights_of
 from dinov2.layers.halves import normed_linear, product_dtype, second_half
 from dinov2.layers.kernels import AttentionKernel, sdpa_attention
 from dinov2.layers.layer_scale import LayerScale, ending
@@ -23,7 +23,7 @@ from dinov2.layers.products import goes_by_blocks
 from dinov2.layers.swiglu import SwiGLUFFN
 
 Checkpointing = Literal["none", "branches", "pointwise", "selective", "full"]
-Compute = Callable[[Tensor, Groups, tuple[Kept, Kept] | None], Tensor]
+Compute = Callable[[Tensor, Groups, tuple[Kept, Kept] | None, Tensor | None], Tensor]
 
 LAYER_NORM_EPS = 1e-6
 FEW_SHAPES = 16  # of pictures, besides those of the training
@@ -86,42 +86,56 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim, init_values) if init_values else nn.Identity()
 
     @overload
-    def forward(self, x: Tensor, groups: Groups | None = None) -> Tensor: ...
+    def forward(self, x: Tensor, groups: Groups | None = None, *, only: Tensor | None = None) -> Tensor: ...
 
     @overload
     def forward(self, x: list[Tensor]) -> list[Tensor]: ...
 
-    def forward(self, x: Tensor | list[Tensor], groups: Groups | None = None) -> Tensor | list[Tensor]:
+    def forward(
+        self, x: Tensor | list[Tensor], groups: Groups | None = None, *, only: Tensor | None = None
+    ) -> Tensor | list[Tensor]:
         """[T, D] with its groups -> [T, D]; [B, N, D] -> [B, N, D]; a list of such keeps its order.
 
-        Pictures of all sizes pass every matrix and norm together; each size drops pictures of its own.
+        Pictures of all sizes pass every matrix and norm together; each size drops pictures of its own. With `only`,
+        int64 [R], the tokens at these places of the row are returned, [R, D], and what follows attention is computed
+        for them alone.
         """
         if groups is not None and isinstance(x, Tensor):
-            return self._packed(x, groups)
+            return self._packed(x, groups, only)
         tokens, groups = pack([x] if isinstance(x, Tensor) else x)
         outputs = unpack(self._packed(tokens, groups), groups)
         return outputs[0] if isinstance(x, Tensor) else outputs
 
-    def _packed(self, tokens: Tensor, groups: Groups) -> Tensor:
+    def _packed(self, tokens: Tensor, groups: Groups, only: Tensor | None = None) -> Tensor:
         kept = None
         if self.training and self.drop_path_rate > 0:
             first, second = (draw_kept(groups, rate=self.drop_path_rate, device=tokens.device) for _ in range(2))
             kept = first, second
         compute = self.compute or self.deterministic
+        if self.compute is not None and only is not None:
+            torch._dynamo.mark_dynamic(only, 0)  # how many there are differs from step to step
         if self.checkpointing == "full":
-            again: Tensor = checkpoint(compute, tokens, groups, kept, use_reentrant=False, preserve_rng_state=False)
+            again: Tensor = checkpoint(
+                compute, tokens, groups, kept, only, use_reentrant=False, preserve_rng_state=False
+            )
             return again
-        return compute(tokens, groups, kept)
+        return compute(tokens, groups, kept, only)
 
-    def deterministic(self, x: Tensor, groups: Groups, kept: tuple[Kept, Kept] | None) -> Tensor:
-        """Both branches; of the pictures in `kept` alone, where it is given.  [T, D] -> [T, D]"""
+    def deterministic(
+        self, x: Tensor, groups: Groups, kept: tuple[Kept, Kept] | None, only: Tensor | None = None
+    ) -> Tensor:
+        """Both branches; of the pictures in `kept` alone, where it is given.  [T, D] -> [T, D], or [R, D] of `only`"""
         if kept is None:
             if (self._keeps_little() and self.checkpointing != "branches") or self.goes_by_halves(x):
-                return self._second_half(x, attended=self._attended(x, groups, in_one=True))
-            x = x + self.attention_branch(x, groups)
+                attended = self._attended(x, groups, in_one=True)
+                return self._second_half(_chosen(x, only), attended=_chosen(attended, only))
+            x = _chosen(x, only) + self.attention_branch(x, groups, only=only)
             return x + self.ffn_branch(x)
         part, part_groups = take(x, groups, kept[0])
         x = add_back(x, groups, kept[0], update=self.attention_branch(part, part_groups))
+        if only is not None:  # few, so that leaving out the dropped ones among them would save little
+            x, weights = _chosen(x, only), weights_of(only, groups, kept[1])
+            return x + (self.ffn_branch(x) * weights).to(x.dtype)
         part, _ = take(x, groups, kept[1])
         return add_back(x, groups, kept[1], update=self.ffn_branch(part))
 
@@ -135,9 +149,9 @@ class Block(nn.Module):
             return False
         return goes_by_blocks(x.device, product_dtype(x)) and self._is_plain()
 
-    def attention_branch(self, x: Tensor, groups: Groups) -> Tensor:
-        """What attention adds.  [T, D] -> [T, D]"""
-        attended = self._attended(x, groups, in_one=self._keeps_little())
+    def attention_branch(self, x: Tensor, groups: Groups, *, only: Tensor | None = None) -> Tensor:
+        """What attention adds.  [T, D] -> [T, D], or [R, D] of `only`"""
+        attended = _chosen(self._attended(x, groups, in_one=self._keeps_little()), only)
         matrix, after = ending(self.attn.proj, self.ls1, attended)
         update: Tensor = after(matrix(attended))
         return update
@@ -179,6 +193,10 @@ class Block(nn.Module):
             last_scale=self.ls2.gamma if isinstance(self.ls2, LayerScale) else None,
             keep_hidden=self.checkpointing != "selective" and torch.is_grad_enabled(),
         )
+
+
+def _chosen(tokens: Tensor, only: Tensor | None) -> Tensor:
+    return tokens if only is None else tokens.index_select(0, only)
 
 
 def use_checkpointing(module: nn.Module, how: Checkpointing) -> None:

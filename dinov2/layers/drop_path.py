@@ -43,6 +43,15 @@ def add_back(tokens: Tensor, groups: Groups, kept: Kept, *, update: Tensor) -> T
     return pack(moved)[0]
 
 
+def weights_of(places: Tensor, groups: Groups, kept: Kept) -> Tensor:
+    """What `add_back` multiplies the update of a token by, 0 where its picture is dropped.  int64 [R] -> [R, 1]"""
+    pictures = []
+    for (number, length), chosen in zip(groups, kept, strict=True):
+        weights = torch.zeros(number, device=places.device).index_fill(0, chosen, number / chosen.shape[0])
+        pictures.append(weights.unsqueeze(1).expand(number, length))
+    return pack(pictures)[0].index_select(0, places).unsqueeze(1)
+
+
 def residual_on_a_subset(x: Tensor, branch: Callable[[Tensor], Tensor], *, rate: float) -> Tensor:
     """`x + branch(x)` for a random subset of the pictures, scaled by B / kept; the others keep `x`.  [B, N, D]"""
     tokens, groups = pack([x])

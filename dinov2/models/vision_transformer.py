@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dinov2.layers import Block, PatchEmbed, choose_attention
 from dinov2.layers.block import LAYER_NORM_EPS
-from dinov2.layers.packing import pack, unpack
+from dinov2.layers.packing import Groups, pack, unpack
 from dinov2.models.position_table import resample_position_table
 
 log = logging.getLogger(__name__)
@@ -122,6 +122,16 @@ class DinoVisionTransformer(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    @property
+    def first_patch(self) -> int:
+        """Tokens of a picture before its patches: CLS and registers."""
+        return self.num_tokens + self.num_register_tokens
+
+    def num_tokens_of(self, pictures: Tensor) -> int:
+        """1 + R + N of one of them.  [B, C, rows, columns]"""
+        down, across = self.patch_embed.grid(pictures.shape[-2], pictures.shape[-1])
+        return self.first_patch + down * across
+
     def prepare_tokens_with_masks(self, x: Tensor, masks: Tensor | None = None) -> Tensor:
         """Patch tokens, hidden ones replaced; CLS, positions, registers.  [B, C, rows, columns] -> [B, 1+R+N, D]"""
         grid = self.patch_embed.grid(x.shape[-2], x.shape[-1])
@@ -160,21 +170,35 @@ class DinoVisionTransformer(nn.Module):
         return self._features(x, masks if masks is not None else [None] * len(x))
 
     def _features(self, pictures: list[Tensor], masks: Sequence[Tensor | None]) -> list[Features]:
-        """Crops of all sizes in one pass, packed (`dinov2.layers.packing`)."""
-        tokens, groups = pack(
-            [self.prepare_tokens_with_masks(x, mask) for x, mask in zip(pictures, masks, strict=True)]
-        )  # [T, D]
+        """Crops of all sizes in one pass."""
+        tokens, groups = self._packed(pictures, masks)
         for block in self.blocks:
             tokens = block(tokens, groups)
         sizes = zip(unpack(tokens, groups), unpack(self.norm(tokens), groups), masks, strict=True)
         return [self._named(prenorm, normed, mask) for prenorm, normed, mask in sizes]
 
+    def _packed(self, pictures: Sequence[Tensor], masks: Sequence[Tensor | None]) -> tuple[Tensor, Groups]:
+        """Tokens of all sizes in one row, [T, D] (`dinov2.layers.packing`)."""
+        return pack([self.prepare_tokens_with_masks(x, mask) for x, mask in zip(pictures, masks, strict=True)])
+
+    def forward_tokens(self, pictures: Sequence[Tensor], masks: Sequence[Tensor | None], *, only: Tensor) -> Tensor:
+        """Normed tokens at the places `only` of the row of all pictures' tokens.  int64 [R] -> [R, D]
+
+        The row has one picture after the other, size by size, each with CLS, registers, patches. What the last block
+        does behind its attention is not done for the others: nobody would read it.
+        """
+        tokens, groups = self._packed(pictures, masks)
+        *others, last = self.blocks
+        for block in others:
+            tokens = block(tokens, groups)
+        normed: Tensor = self.norm(last(tokens, groups, only=only))
+        return normed
+
     def _named(self, prenorm: Tensor, normed: Tensor, masks: Tensor | None) -> Features:
-        first_patch = 1 + self.num_register_tokens
         return {
             "x_norm_clstoken": normed[:, 0],
-            "x_norm_regtokens": normed[:, 1:first_patch],
-            "x_norm_patchtokens": normed[:, first_patch:],
+            "x_norm_regtokens": normed[:, 1 : self.first_patch],
+            "x_norm_patchtokens": normed[:, self.first_patch :],
             "x_prenorm": prenorm,
             "masks": masks,
         }
@@ -202,15 +226,14 @@ class DinoVisionTransformer(nn.Module):
             raise ValueError(f"get_intermediate_layers: n={n!r}, but this model has blocks 0 to {self.n_blocks - 1}")
         found = self._tokens_after(x, wanted)
         grid = self.patch_embed.grid(x.shape[-2], x.shape[-1])
-        first_patch = 1 + self.num_register_tokens
         layers: list[Any] = []
         for i in wanted:
             tokens = self.norm(found[i]) if norm else found[i]
-            patches = tokens[:, first_patch:]
+            patches = tokens[:, self.first_patch :]
             if reshape:
                 patches = patches.unflatten(1, grid).permute(0, 3, 1, 2).contiguous()
             extras = [tokens[:, 0]] if return_class_token else []
-            extras += [tokens[:, 1:first_patch]] if return_register_tokens else []
+            extras += [tokens[:, 1 : self.first_patch]] if return_register_tokens else []
             layers.append((patches, *extras) if extras else patches)
         return tuple(layers)
 
@@ -224,8 +247,13 @@ class DinoVisionTransformer(nn.Module):
                 found[i] = tokens
         return found
 
-    def forward(self, *args: Any, is_training: bool = False, **kwargs: Any) -> Any:
-        """`forward_features` of the same arguments if `is_training`, else the normed CLS token [B, D]."""
+    def forward(self, *args: Any, is_training: bool = False, only: Tensor | None = None, **kwargs: Any) -> Any:
+        """`forward_features` of the same arguments if `is_training`, else the normed CLS token [B, D].
+
+        With `only` it is `forward_tokens`: what wraps a module hears of calls that go through here.
+        """
+        if only is not None:
+            return self.forward_tokens(*args, only=only, **kwargs)
         features = self.forward_features(*args, **kwargs)
         return features if is_training else self.head(features["x_norm_clstoken"])
 

@@ -22,8 +22,8 @@ from dinov2.config import schema
 from dinov2.layers.dino_head import Projection
 from dinov2.loss import Assignment, DINOLoss, Reductions, iBOTPatchLoss, koleo_loss, prototype_cross_entropy
 from dinov2.loss.ibot import per_patch
-from dinov2.models.vision_transformer import Features
-from dinov2.ssl.networks import Networks
+from dinov2.ssl.networks import Networks, backbone_of
+from dinov2.ssl.reading import read_tokens
 
 Formats = Callable[[str, str], AbstractContextManager[None]]
 """The number format in which a part computes: ("student", "backbone") -> the context of its forward pass."""
@@ -180,12 +180,20 @@ class Objective:
         if self.dino_weight == 0 and masked is None:
             return _Targets(cls=None, patches=None)
         with formats("teacher", "backbone"):
-            features = networks.teacher["backbone"](views.global_crops, is_training=True)
-        tokens = [features["x_norm_clstoken"] if self.dino_weight > 0 else None]  # [G*B, D]
-        patches = None if masked is None else _masked_patches(features, masked)
-        del features  # a table of logits comes next
+            tokens = read_tokens(
+                backbone_of(networks.teacher),
+                [views.global_crops],
+                [None],
+                with_cls=self.dino_weight > 0,
+                patches=None if masked is None else masked.index,
+            )
         (of_cls,), of_patches = _through_heads(
-            networks, "teacher", take=_logits, cls_tokens=tokens, patches=patches, formats=formats
+            networks,
+            "teacher",
+            take=_logits,
+            cls_tokens=tokens.cls or (None,),
+            patches=tokens.patches,
+            formats=formats,
         )
         assigned = partial(self._assigned, temperature=temperature)
         return _Targets(
@@ -208,18 +216,19 @@ class Objective:
         if with_local:
             crops, hidden = [*crops, views.local_crops], [*hidden, None]
         with formats("student", "backbone"):
-            on_global, *on_local = networks.student["backbone"](crops, hidden, is_training=True)
-        cls_tokens = [on_global["x_norm_clstoken"], *(features["x_norm_clstoken"] for features in on_local)]
+            tokens = read_tokens(
+                backbone_of(networks.student), crops, hidden, patches=None if masked is None else masked.index
+            )
         (global_cls, *local_cls), of_patches = _through_heads(
             networks,
             "student",
             take=_projections,
-            cls_tokens=[tokens if self.dino_weight > 0 else None for tokens in cls_tokens],
-            patches=None if masked is None else _masked_patches(on_global, masked),
+            cls_tokens=[some if self.dino_weight > 0 else None for some in tokens.cls],
+            patches=tokens.patches,
             formats=formats,
         )
         return _Outputs(
-            global_tokens=on_global["x_norm_clstoken"].clone(),  # a view would keep all normed tokens in memory
+            global_tokens=tokens.cls[0],
             global_cls=global_cls,
             local_cls=local_cls[0] if with_local else None,
             patches=of_patches,
@@ -257,12 +266,6 @@ def _find_masked(views: Views) -> _Masked:
     """Where the masked patches are, and what each weighs; M indices, crop by crop."""
     index = views.hidden_patches()
     return _Masked(index=index, weight=per_patch(views.masks).index_select(0, index // views.masks.shape[1]))
-
-
-def _masked_patches(features: Features, masked: _Masked) -> Tensor:
-    """The patch tokens that the student does not see.  -> [M, D]"""
-    patches: Tensor = features["x_norm_patchtokens"]
-    return patches.flatten(0, 1).index_select(0, masked.index)
 
 
 def _logits(head: nn.Module, tokens: Sequence[Tensor]) -> list[Tensor]:
