@@ -48,13 +48,25 @@ def blocks(dims: Dimensions) -> float:
     everyone = sum(size.rows for size in dims.student)
     if dims.checkpointing == "full":
         return float(dims.depth * everyone * dims.width * entry_bytes(dims))
-    joined = dims.joined_blocks
-    rows = dims.depth * dims.kept_rows() - joined * everyone
-    apart = rows * token_bytes(dims, joined=False) + (dims.depth - joined) * _scaled_matrices(dims)
-    return joined * everyone * token_bytes(dims, joined=True) + apart + _scores(dims)
+    kept = _scores(dims)
+    for block, rows in enumerate(dims.rows_of_blocks("student")):
+        joined = dims.is_joined(block)
+        of_token = token_bytes(dims, joined=joined)
+        kept += rows.attention * of_token.attention + rows.output * of_token.output
+        kept += rows.feed_forward * of_token.feed_forward + (0.0 if joined else _scaled_matrices(dims))
+    return kept
 
 
-def token_bytes(dims: Dimensions, *, joined: bool) -> float:
+@dataclass(frozen=True, kw_only=True)
+class TokenBytes:
+    """What the parts of a block keep of a token; see `BlockRows`."""
+
+    attention: float
+    output: float
+    feed_forward: float
+
+
+def token_bytes(dims: Dimensions, *, joined: bool) -> TokenBytes:
     """Of one token in one block; `joined`: the tokens between its branches are computed again.
 
     Attention: input `D s`, normed `D e`, queries, keys and values `3 D e`, result `D e`; of a fused kernel one float a
@@ -67,18 +79,17 @@ def token_bytes(dims: Dimensions, *, joined: bool) -> float:
     """
     width, entry, residual = dims.width, dims.compute_dtype.itemsize, entry_bytes(dims)
     keeps = dims.checkpointing == "none"
-    normed = width * entry if keeps else 0
+    normed = width * entry + NORM_STATISTICS * FLOAT32 if keeps else 0
     scaled = width * entry if dims.layer_scale and dims.compute_dtype == torch.float16 else 0
     of_hidden = {"none": 2, "selective": 0}.get(dims.checkpointing, 1)  # before and after the activation function
     hidden = of_hidden * dims.hidden * (2 if dims.gated else 1)
-    statistics = 2 * NORM_STATISTICS * FLOAT32 if keeps else 0
-    results = 2 if len(dims.student) > 1 and dims.fused_attention and not dims.attended_in_row else 1
-    rows_of_scores = dims.num_heads * FLOAT32 if dims.fused_attention else 0
-    attention = 3 * width * entry + results * width * entry + rows_of_scores + (0 if joined else scaled)
-    feed_forward = hidden * entry + (scaled if keeps else 0)
-    inputs = 1 if joined else 2
-    added = 2 * width * residual if dims.drops_paths and not joined else 0
-    return inputs * width * residual + 2 * normed + statistics + attention + feed_forward + added
+    of_fused = width * entry + dims.num_heads * FLOAT32 if dims.fused_attention else 0
+    twice = len(dims.student) > 1 and dims.fused_attention and not dims.attended_in_row
+    added = width * residual if dims.drops_paths and not joined else 0
+    before = width * residual + normed + 3 * width * entry + of_fused
+    behind = (width * entry if twice or not dims.fused_attention else 0) + (0 if joined else scaled) + added
+    feed_forward = hidden * entry + (scaled if keeps else 0) + normed + added + (0 if joined else width * residual)
+    return TokenBytes(attention=before, output=behind, feed_forward=feed_forward)
 
 
 def _scores(dims: Dimensions) -> float:
@@ -100,9 +111,9 @@ def _scaled_matrices(dims: Dimensions) -> float:
 
 
 def _backbone_ends(dims: Dimensions) -> float:
-    """Pictures `values of a patch x e`, in float32 those of the batch; input of the final norm, `a D s`."""
+    """Pictures `values of a patch x e`, in float32 those of the batch; input of the final norm, `D s` a token read."""
     patches = sum(size.number * size.patches for size in dims.student)
-    tokens = sum(size.rows for size in dims.student)
+    tokens = dims.rows_of_blocks("student")[-1].feed_forward
     width, entry = dims.width, dims.compute_dtype.itemsize
     pictures = patches * dims.patch_values * entry if entry < FLOAT32 else 0
     return pictures + tokens * (width * entry_bytes(dims) + NORM_STATISTICS * FLOAT32)

@@ -58,7 +58,7 @@ class CostReport:
     parameters: int  # of the student
     flops: Flops  # of one forward and backward pass
     flops_per_picture: float
-    flops_undropped: float  # of one picture if every crop went through every branch
+    flops_nominal: float  # of one picture if every token of every crop went through every branch
     bytes: traffic.Traffic
     activations: Activations  # by formula
     activations_counted: int | None  # by going through a step; None: not asked for
@@ -113,7 +113,7 @@ def cost_of(
         parameters=traffic.student_slice(dims, processes=replace(processes, size=1, group_size=1)),
         flops=flops,
         flops_per_picture=total(flops) / batch,
-        flops_undropped=total(step_flops(undropped(dims))) / batch,
+        flops_nominal=total(step_flops(nominal(dims))) / batch,
         bytes=traffic.step_traffic(dims, processes=processes, compiled=compiled),
         activations=kept_activations(replace(dims, masked=_worst(config, launch, gpus=gpus))),
         activations_counted=counted,
@@ -128,9 +128,10 @@ def cost_of(
     )
 
 
-def undropped(dims: Dimensions) -> Dimensions:
-    """Without drop path."""
-    return replace(dims, kept=tuple(tuple(size.number for size in dims.student) for _ in dims.kept))
+def nominal(dims: Dimensions) -> Dimensions:
+    """Every token of every crop through every branch, as cost is usually told."""
+    kept = tuple(tuple(size.number for size in dims.student) for _ in dims.kept)
+    return replace(dims, kept=kept, only_read=False)
 
 
 def with_measured_share(machine: Machine, comparisons: Sequence[Comparison]) -> Machine:

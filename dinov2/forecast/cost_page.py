@@ -38,10 +38,10 @@ def cost_tables(report: CostReport) -> Iterator[Table]:
 
 def flops_table(report: CostReport) -> Table:
     """GFLOP of one picture, a row a part, a column a pass."""
-    undropped = f" ({_tera(report.flops_undropped)} without drop path)"
+    nominal = f" ({_tera(report.flops_nominal)} if every token went through every branch)"
     table = _table(
         f"GFLOP a picture with {report.masked:.0f} masked patches: {_tera(report.flops_per_picture)} TFLOP"
-        + (undropped if report.flops_undropped != report.flops_per_picture else "")
+        + (nominal if report.flops_nominal != report.flops_per_picture else "")
     )
     table.add_column("", no_wrap=True)
     for name in (*PASSES, "share"):
@@ -190,11 +190,11 @@ def cost_lines(report: CostReport) -> Iterator[str]:
             "norms and activation functions again."
         )
     if report.known is not None:
-        of_peak = KNOWN_RATE * report.flops_undropped / KNOWN_PEAK
+        of_peak = KNOWN_RATE * report.flops_nominal / KNOWN_PEAK
         yield (
             f"RAD-DINO's model card: {KNOWN_RATE} pictures/s on each of 64 A100. The model gives that where products "
-            f"reach {report.known:.0%} of the peak. {_tera(report.flops_undropped)} TFLOP a picture, without drop "
-            f"path, at that rate are {of_peak:.0%} of it over the whole step."
+            f"reach {report.known:.0%} of the peak. {_tera(report.flops_nominal)} TFLOP a picture, every "
+            f"token through every branch, at that rate are {of_peak:.0%} of it over the whole step."
         )
     yield "known better? --efficiency 0.4, --link-gbit 100, or --measured F with F from: dinov2 bench step --json F"
 

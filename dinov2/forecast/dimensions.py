@@ -43,6 +43,15 @@ class CropSize:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockRows:
+    """Tokens that go through the parts of one block."""
+
+    attention: float  # with its norm and its first matrix
+    output: float  # attention's second matrix
+    feed_forward: float  # with its norm
+
+
+@dataclass(frozen=True, kw_only=True)
 class Head:
     """A projection head and the tokens that go through it."""
 
@@ -93,6 +102,7 @@ class Dimensions:
     attended_in_row: bool  # its results are written into the row, and kept there alone
     checkpointing: Checkpointing  # see `checkpointing_of`
     formats: Layouts
+    only_read: bool = True  # whether the last block leaves out what no loss reads, as it does
 
     @property
     def patch_values(self) -> int:
@@ -104,11 +114,9 @@ class Dimensions:
         """Whether branches see a part of the crops."""
         return any(kept != tuple(size.number for size in self.student) for kept in self.kept)
 
-    @property
-    def joined_blocks(self) -> int:
-        """Blocks whose tokens between the two branches are computed again instead of kept."""
-        everyone = tuple(size.number for size in self.student)
-        return self.kept.count(everyone) if self.checkpointing in ("pointwise", "selective") else 0
+    def is_joined(self, block: int) -> bool:
+        """Whether the tokens between the two branches of a block are computed again instead of kept."""
+        return self.checkpointing in ("pointwise", "selective") and self._sees_everyone(block)
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -119,10 +127,29 @@ class Dimensions:
         """Whether attention over so many tokens keeps its softmax for the backward pass."""
         return not self.fused_attention and keeps_weights(tokens, self.width // self.num_heads)
 
-    def kept_rows(self) -> float:
-        """Tokens that go through a branch of one block, mean over blocks."""
-        of_blocks = [sum(k * s.tokens for k, s in zip(kept, self.student, strict=True)) for kept in self.kept]
-        return sum(of_blocks) / len(of_blocks)
+    def rows_of_blocks(self, side: str) -> list[BlockRows]:
+        """Of the "student" or the "teacher", which drops nothing. The last block ends with the tokens that are read."""
+        if side == "teacher":
+            of_blocks = [float(sum(size.rows for size in self.teacher))] * self.depth
+        else:
+            of_blocks = [
+                float(sum(k * s.tokens for k, s in zip(kept, self.student, strict=True))) for kept in self.kept
+            ]
+        found = [BlockRows(attention=rows, output=rows, feed_forward=rows) for rows in of_blocks]
+        if self.only_read:
+            last, read = of_blocks[-1], self._read(side)
+            chosen_before = side == "teacher" or self._sees_everyone(self.depth - 1)
+            found[-1] = BlockRows(attention=last, output=read if chosen_before else last, feed_forward=read)
+        return found
+
+    def _sees_everyone(self, block: int) -> bool:
+        return self.kept[block] == tuple(size.number for size in self.student)
+
+    def _read(self, side: str) -> float:
+        """CLS tokens and masked patches; a head's CLS tokens are all there are."""
+        if side == "student":
+            return sum(size.number for size in self.student) + self.masked
+        return max((head.teacher_cls for head in self.heads), default=0) + (self.masked if self.teacher else 0.0)
 
 
 def is_compiled(runtime: Runtime, *, on_gpu: bool) -> bool:

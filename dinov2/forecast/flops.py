@@ -4,13 +4,14 @@ In: `Dimensions`. Out: FLOPs by part of the networks and by pass. A multiplicati
 what `torch.utils.flop_counter` counts: products of matrices, convolutions, attention. Norms, GELU, softmax, losses,
 the optimiser are bytes, not FLOPs, and are counted in `dinov2.forecast.traffic`.
 
-Legend: r rows, T tokens a crop, D width, F hidden width, M masked patches, b bottleneck, K prototypes.
+Legend: r rows, T tokens a crop, D width, F hidden width, M masked patches, b bottleneck, K prototypes. The last block
+ends with the tokens that a loss reads, the CLS tokens and M: its other tokens only give keys and values.
 """
 
 from collections.abc import Iterable
 from itertools import pairwise
 
-from dinov2.forecast.dimensions import Dimensions, Head
+from dinov2.forecast.dimensions import BlockRows, Dimensions, Head
 
 PASSES = ("teacher", "student forward", "student backward", "computed again")
 PARTS = ("patch embedding", "linear layers", "attention", "head MLP", "prototypes", "KoLeo")
@@ -34,10 +35,11 @@ def step_flops(dims: Dimensions) -> Flops:
     table["KoLeo"]["student forward"] += koleo(dims)
     for part in COMPUTED_AGAIN.get(dims.checkpointing, ()):
         table[part]["computed again"] = table[part]["student forward"]
-    joined = dims.joined_blocks * sum(size.rows for size in dims.student)
-    table["linear layers"]["computed again"] += joined * output_matrix(dims)
-    if dims.checkpointing == "selective":
-        table["linear layers"]["computed again"] += dims.depth * dims.kept_rows() * first_matrix(dims)
+    for block, rows in enumerate(dims.rows_of_blocks("student")):
+        if dims.is_joined(block):
+            table["linear layers"]["computed again"] += rows.output * output_matrix(dims)
+        if dims.checkpointing == "selective":
+            table["linear layers"]["computed again"] += rows.feed_forward * first_matrix(dims)
     return table
 
 
@@ -48,10 +50,17 @@ def total(table: Flops, *, passes: Iterable[str] = PASSES) -> float:
 
 
 def _backbone(dims: Dimensions, table: Flops) -> None:
-    per_row, per_patch = linear_layers(dims), patch_embedding(dims)
+    per_patch = patch_embedding(dims)
+    of_teacher, of_student = (
+        sum(block_layers(dims, rows) for rows in dims.rows_of_blocks(side)) for side in ("teacher", "student")
+    )
+    table["linear layers"] |= {
+        "teacher": of_teacher,
+        "student forward": of_student,
+        "student backward": 2 * of_student,
+    }
     for size in dims.teacher:
         table["patch embedding"]["teacher"] += size.number * size.patches * per_patch
-        table["linear layers"]["teacher"] += dims.depth * size.rows * per_row
         table["attention"]["teacher"] += dims.depth * size.number * attention(dims, tokens=size.tokens)
     for place, size in enumerate(dims.student):
         crops = sum(kept[place] for kept in dims.kept)  # over all blocks
@@ -59,8 +68,6 @@ def _backbone(dims: Dimensions, table: Flops) -> None:
         table["patch embedding"][forward] += size.number * size.patches * per_patch
         # Pictures need no gradient: only that of the weights.
         table["patch embedding"][backward] += size.number * size.patches * per_patch
-        table["linear layers"][forward] += crops * size.tokens * per_row
-        table["linear layers"][backward] += 2 * crops * size.tokens * per_row
         attended = crops * attention(dims, tokens=size.tokens)
         table["attention"][forward] += attended
         # Four products of this size in pairs, and the weights again where they are not kept.
@@ -78,8 +85,14 @@ def linear_layers(dims: Dimensions) -> float:
     Queries, keys, values `2 D 3D`, output `2 D D`; feed-forward `2 D F + 2 F D`, gated `2 D 2F + 2 F D` (SwiGLU, F the
     width of one half).
     """
+    return block_layers(dims, BlockRows(attention=1, output=1, feed_forward=1))
+
+
+def block_layers(dims: Dimensions, rows: BlockRows) -> float:
+    """The same of all tokens of one block."""
     feed_forward = (6.0 if dims.gated else 4.0) * dims.width * dims.hidden
-    return 8.0 * dims.width**2 + feed_forward
+    squares = 6.0 * rows.attention + 2.0 * rows.output
+    return squares * dims.width**2 + rows.feed_forward * feed_forward
 
 
 def output_matrix(dims: Dimensions) -> float:

@@ -21,7 +21,7 @@ from dinov2.forecast.communication import (
     update_exchanges,
 )
 from dinov2.forecast.dimensions import Dimensions
-from dinov2.forecast.flops import Flops, step_flops
+from dinov2.forecast.flops import Flops, block_layers, step_flops
 from dinov2.forecast.machines import Machine
 from dinov2.forecast.parameters import num_parameters, units_of
 from dinov2.forecast.rehearsal import Unit
@@ -98,15 +98,14 @@ def simulate_step(dims: Dimensions, *, machine: Machine, processes: Processes, c
 def pass_works(dims: Dimensions, units: Sequence[Unit], *, machine: Machine, traffic: Traffic) -> Iterator[Work]:
     """What every unit computes in each phase of a pass; what is computed again is part of the backward phase."""
     flops = step_flops(dims)
-    kept = [sum(k * s.tokens for k, s in zip(blocks, dims.student, strict=True)) for blocks in dims.kept]
+    shares = {side: _shares_of_blocks(dims, side) for side in ("teacher", "student")}
     for phase, side in ((LOCAL, "teacher"), (FORWARD, "student"), (BACKWARD, "student")):
         if phase == LOCAL and not dims.teacher:
             continue
         mine = [unit for unit in units if unit.side == side]
         parameters = sum(num_parameters(unit) for unit in mine)
         for unit in mine:
-            share = 0.0 if unit.block is None else kept[unit.block] / sum(kept)
-            share = 1 / dims.depth if unit.block is not None and phase == LOCAL else share
+            share = 0.0 if unit.block is None else shares[side][unit.block]
             yield Work(
                 unit=unit.number,
                 phase=phase,
@@ -123,6 +122,12 @@ def pass_works(dims: Dimensions, units: Sequence[Unit], *, machine: Machine, tra
                     )
                 ),
             )
+
+
+def _shares_of_blocks(dims: Dimensions, side: str) -> list[float]:
+    """By what their matrices cost."""
+    costs = [block_layers(dims, rows) for rows in dims.rows_of_blocks(side)]
+    return [cost / sum(costs) if sum(costs) else 0.0 for cost in costs]
 
 
 def _passes(phase: str) -> tuple[str, ...]:

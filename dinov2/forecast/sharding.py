@@ -136,9 +136,11 @@ def _exchanges(
         if unit.side == "student" and unit.number in moments.done:
             part = slice_numel(unit, sharing=sharing)
             at, after = moments.done[unit.number], moments.after_done(unit.number)
-            yield "exchange", at, after, sharing * part * form.reduce_dtype.itemsize
+            alone = unit.part != "backbone"  # nothing comes after it in its own queue of exchanges
+            yield "exchange", at, moments.end if alone else after, sharing * part * form.reduce_dtype.itemsize
             if form.reduce_dtype.itemsize != MASTER_BYTES:
-                yield "exchange", at, at + 1, part * form.reduce_dtype.itemsize
+                summed_again = sharing < processes.size  # over the copies; FSDP2 holds that buffer until all is done
+                yield "exchange", at, moments.end if summed_again else at + 1, part * form.reduce_dtype.itemsize
             if processes.accumulation_steps == 1:
                 yield "gradients", at, moments.end, MASTER_BYTES * part
 

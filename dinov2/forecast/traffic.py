@@ -110,29 +110,38 @@ def step_traffic(dims: Dimensions, *, processes: Processes, compiled: bool) -> T
 
 
 def blocks(dims: Dimensions, *, touches: Touches) -> dict[str, float]:
-    """`depth x e x rows x (touches of D x D + touches of F x F)`, by pass; the teacher drops nothing."""
+    """`e x sum over blocks of rows x (touches of D x D + touches of F x F)`, by pass; the teacher drops nothing.
+
+    Half of what is of width D belongs to attention, half to the feed-forward, which may see fewer rows.
+    """
     several = touches.packing if len(dims.student) > 1 else 0
-    entry = entry_bytes(dims) * dims.depth
-    kept, everyone = dims.kept_rows(), sum(size.rows for size in dims.student)
+    (taught, taught_inside), (kept, inside) = (_rows_of_all_blocks(dims, side) for side in ("teacher", "student"))
+    everyone = dims.depth * sum(size.rows for size in dims.student)
     dropping = touches.dropping_kept * kept + touches.dropping_all * everyone if dims.drops_paths else 0.0
     inner = dims.hidden * (touches.forward_gated if dims.gated else touches.forward_hidden)
     scales = int(dims.layer_scale and dims.compute_dtype == torch.float16)
-    forward = (touches.forward_width + scales * touches.scale_forward) * dims.width + inner
+    forward = (touches.forward_width + scales * touches.scale_forward) * dims.width
     hidden = dims.hidden * (touches.backward_gated if dims.gated else touches.backward_hidden)
-    backward = (touches.backward_width + scales * touches.scale_backward) * dims.width + hidden
+    backward = (touches.backward_width + scales * touches.scale_backward) * dims.width
     by_pass = {
-        "teacher": sum(size.rows for size in dims.teacher) * forward,
-        "student forward": kept * (forward + several * dims.width) + dropping * dims.width / 2,
-        "student backward": kept * backward + dropping * dims.width / 2,
+        "teacher": taught * forward + taught_inside * inner,
+        "student forward": kept * (forward + several * dims.width) + inside * inner + dropping * dims.width / 2,
+        "student backward": kept * backward + inside * hidden + dropping * dims.width / 2,
     }
     if dims.checkpointing == "full":
         by_pass["computed again"] = by_pass["student forward"]
     elif dims.checkpointing in ("branches", "pointwise", "selective") and touches.again:
-        by_pass["computed again"] = kept * (NORMS_AGAIN * dims.width + inner)
-    moved = {name: entry * size for name, size in by_pass.items()}
+        by_pass["computed again"] = kept * NORMS_AGAIN * dims.width + inside * inner
+    moved = {name: entry_bytes(dims) * size for name, size in by_pass.items()}
     if "computed again" in by_pass and dims.checkpointing != "full":
         moved["computed again"] += SUMS_BYTES * dims.depth * linear_layers(dims) / 2  # FLOPs of a token: two a weight
     return moved
+
+
+def _rows_of_all_blocks(dims: Dimensions, side: str) -> tuple[float, float]:
+    """Tokens that see what is of width D, and what is inside the feed-forward."""
+    blocks_of = dims.rows_of_blocks(side)
+    return sum((rows.attention + rows.feed_forward) / 2 for rows in blocks_of), sum(r.feed_forward for r in blocks_of)
 
 
 def logits(dims: Dimensions, *, touches: Touches) -> dict[str, float]:

@@ -113,7 +113,7 @@ class Block(nn.Module):
             kept = first, second
         compute = self.compute or self.deterministic
         if self.compute is not None and only is not None:
-            torch._dynamo.mark_dynamic(only, 0)  # how many there are differs from step to step
+            torch._dynamo.maybe_mark_dynamic(only, 0)  # how many there are differs from step to step
         if self.checkpointing == "full":
             again: Tensor = checkpoint(
                 compute, tokens, groups, kept, only, use_reentrant=False, preserve_rng_state=False

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from dinov2.config.load import load_config
-from dinov2.forecast.cost import undropped
+from dinov2.forecast.cost import nominal
 from dinov2.forecast.dimensions import dimensions_of
 from dinov2.forecast.flops import step_flops, total
 from tests.forecast.steps import batch_of, num_masked, one_process, small_config
@@ -51,7 +51,7 @@ def test_the_formulas_give_what_torch_counts_in_a_real_step(words: tuple[str, ..
 
 def test_a_film_of_the_published_recipe_costs_what_is_known() -> None:
     config = load_config(RADDINO, overrides=[]).config
-    dims = undropped(dimensions_of(config, pictures=40, processes=64))
+    dims = nominal(dimensions_of(config, pictures=40, processes=64))
     assert dims.checkpointing == "branches"  # as its compiled blocks do
     # Known is 3.34 TFLOP: every crop through every branch, attention's backward pass as twice its forward pass.
     table = step_flops(dims)

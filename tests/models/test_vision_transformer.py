@@ -150,6 +150,22 @@ def test_called_plainly_the_model_gives_cls_and_in_training_form_all_tokens() ->
     assert torch.equal(vit(pictures), features["x_norm_clstoken"])
 
 
+@pytest.mark.parametrize("registers", [0, 2])
+def test_asked_for_some_tokens_of_several_sizes_the_model_gives_those(registers: int) -> None:
+    vit = tiny(num_register_tokens=registers, drop_path_rate=0.3).eval()
+    large, small = torch.randn(2, 3, 56, 56), torch.randn(3, 3, 28, 28)
+    masks = torch.zeros(2, 16, dtype=torch.bool)
+    masks[1, 3:7] = True
+    on_large, on_small = vit.forward_features([large, small], [masks, None])
+    patches, length = 1 + registers, 1 + registers + 16
+    places = torch.tensor([0, length, length + patches + 5, 2 * length, 2 * length + 1 + registers + 4])
+    found = vit([large, small], [masks, None], only=places)
+    cls, inside = (on_large["x_norm_clstoken"], on_small["x_norm_clstoken"]), on_large["x_norm_patchtokens"]
+    assert_close(found[:4], torch.stack([cls[0][0], cls[0][1], inside[1, 5], cls[1][0]]), rtol=1e-5, atol=1e-5)
+    assert vit.num_tokens_of(large) == length
+    assert_close(found[4], on_small["x_norm_clstoken"][1], rtol=1e-5, atol=1e-5)
+
+
 def test_pictures_and_masks_of_different_kinds_are_refused() -> None:
     with pytest.raises(TypeError, match="both be tensors or both be lists"):
         tiny().forward_features([torch.randn(1, 3, 28, 28)], torch.zeros(1, 4, dtype=torch.bool))
