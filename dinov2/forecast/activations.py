@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 
 from dinov2.forecast.dimensions import Dimensions, Head
-from dinov2.forecast.traffic import entry_bytes
 
 FLOAT32 = 4
 NORM_STATISTICS = 2  # mean and inverse deviation of a token, in float32
@@ -47,7 +46,7 @@ def blocks(dims: Dimensions) -> float:
     """Sum over blocks of `r x bytes of a token`; under full checkpointing `a D s` alone, the input of each block."""
     everyone = sum(size.rows for size in dims.student)
     if dims.checkpointing == "full":
-        return float(dims.depth * everyone * dims.width * entry_bytes(dims))
+        return float(dims.depth * everyone * dims.width * dims.token_entry_bytes)
     kept = _scores(dims)
     for block, rows in enumerate(dims.rows_of_blocks("student")):
         joined = dims.is_joined(block)
@@ -74,10 +73,11 @@ def token_bytes(dims: Dimensions, *, joined: bool) -> TokenBytes:
     input `D s`, normed `D e`, hidden `F e` before and after GELU (gated: `4 F e`). In fp16 both outputs for LayerScale,
     `2 D e`.
     Checkpointing keeps neither what norms nor what activation functions give nor the feed-forward's output for
-    LayerScale; pointwise nor the feed-forward's input, selective nor anything hidden. Drop path keeps what it adds to
-    the kept crops, `2 D s`, and that input.
+    LayerScale; pointwise nor the feed-forward's input, selective nor anything hidden. Where products are narrower than
+    tokens it keeps what each norm gives, `D e` and a float, in place of its input. Drop path keeps what it adds to the
+    kept crops, `2 D s`, and that input.
     """
-    width, entry, residual = dims.width, dims.compute_dtype.itemsize, entry_bytes(dims)
+    width, entry, residual = dims.width, dims.compute_dtype.itemsize, dims.token_entry_bytes
     keeps = dims.checkpointing == "none"
     normed = width * entry + NORM_STATISTICS * FLOAT32 if keeps else 0
     scaled = width * entry if dims.layer_scale and dims.compute_dtype == torch.float16 else 0
@@ -86,9 +86,11 @@ def token_bytes(dims: Dimensions, *, joined: bool) -> TokenBytes:
     of_fused = width * entry + dims.num_heads * FLOAT32 if dims.fused_attention else 0
     twice = len(dims.student) > 1 and dims.fused_attention and not dims.attended_in_row
     added = width * residual if dims.drops_paths and not joined else 0
-    before = width * residual + normed + 3 * width * entry + of_fused
+    of_input = width * entry + FLOAT32 if dims.keeps_normed else width * residual
+    before = of_input + normed + 3 * width * entry + of_fused
     behind = (width * entry if twice or not dims.fused_attention else 0) + (0 if joined else scaled) + added
-    feed_forward = hidden * entry + (scaled if keeps else 0) + normed + added + (0 if joined else width * residual)
+    second_input = 0 if joined and not dims.keeps_normed else of_input
+    feed_forward = hidden * entry + (scaled if keeps else 0) + normed + added + second_input
     return TokenBytes(attention=before, output=behind, feed_forward=feed_forward)
 
 
@@ -116,7 +118,7 @@ def _backbone_ends(dims: Dimensions) -> float:
     tokens = dims.rows_of_blocks("student")[-1].feed_forward
     width, entry = dims.width, dims.compute_dtype.itemsize
     pictures = patches * dims.patch_values * entry if entry < FLOAT32 else 0
-    return pictures + tokens * (width * entry_bytes(dims) + NORM_STATISTICS * FLOAT32)
+    return pictures + tokens * (width * dims.token_entry_bytes + NORM_STATISTICS * FLOAT32)
 
 
 def _head(dims: Dimensions, head: Head) -> float:

@@ -17,6 +17,7 @@ from dinov2.config.schema import Config, Runtime
 from dinov2.data.masking import mask_recipe
 from dinov2.layers.block import Checkpointing
 from dinov2.layers.drop_path import num_kept
+from dinov2.layers.halves import keeps_normed
 from dinov2.layers.kernels import EXPLICIT_UP_TO_TOKENS, keeps_weights
 from dinov2.layers.swiglu import swiglu_width
 from dinov2.models.registry import architecture_arguments
@@ -115,13 +116,29 @@ class Dimensions:
         return any(kept != tuple(size.number for size in self.student) for kept in self.kept)
 
     def is_joined(self, block: int) -> bool:
-        """Whether the tokens between the two branches of a block are computed again instead of kept."""
+        """Whether nothing is kept of the tokens between the two branches of a block but what a norm makes of them."""
         return self.checkpointing in ("pointwise", "selective") and self._sees_everyone(block)
 
     @property
     def compute_dtype(self) -> torch.dtype:
         """The number format of the student's backbone."""
         return self.formats["student", "backbone"].param_dtype
+
+    @property
+    def token_entry_bytes(self) -> int:
+        """Of the tokens between the blocks: float32 in one process under autocast, where there is LayerScale."""
+        return self._token_dtype.itemsize
+
+    @property
+    def keeps_normed(self) -> bool:
+        """Whether blocks keep what their norms give instead of what they were given."""
+        by_halves = self.checkpointing in ("branches", "pointwise", "selective")
+        return by_halves and keeps_normed(self._token_dtype, self.compute_dtype)
+
+    @property
+    def _token_dtype(self) -> torch.dtype:
+        mixed = self.processes == 1 and self.layer_scale
+        return torch.float32 if mixed else self.compute_dtype
 
     def keeps_scores(self, tokens: int) -> bool:
         """Whether attention over so many tokens keeps its softmax for the backward pass."""

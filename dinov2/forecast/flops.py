@@ -36,7 +36,7 @@ def step_flops(dims: Dimensions) -> Flops:
     for part in COMPUTED_AGAIN.get(dims.checkpointing, ()):
         table[part]["computed again"] = table[part]["student forward"]
     for block, rows in enumerate(dims.rows_of_blocks("student")):
-        if dims.is_joined(block):
+        if dims.is_joined(block) and not dims.keeps_normed:
             table["linear layers"]["computed again"] += rows.output * output_matrix(dims)
         if dims.checkpointing == "selective":
             table["linear layers"]["computed again"] += rows.feed_forward * first_matrix(dims)

@@ -30,6 +30,8 @@ WEIGHT_NORM_BYTES = 64
 # and results that are put together from parts; per weight of a block, the sums of its gradients over the parts.
 NORMS_AGAIN = 27
 SUMS_BYTES = 21
+# Per weight of a block and pass, in float32: LayerScale is taken into every other matrix.
+SCALES_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +134,13 @@ def blocks(dims: Dimensions, *, touches: Touches) -> dict[str, float]:
         by_pass["computed again"] = by_pass["student forward"]
     elif dims.checkpointing in ("branches", "pointwise", "selective") and touches.again:
         by_pass["computed again"] = kept * NORMS_AGAIN * dims.width + inside * inner
-    moved = {name: entry_bytes(dims) * size for name, size in by_pass.items()}
+    moved = {name: dims.token_entry_bytes * size for name, size in by_pass.items()}
+    weights = dims.depth * linear_layers(dims) / 2  # FLOPs of a token: two a weight
+    if dims.layer_scale and not scales:
+        for name in ("teacher", "student forward", "student backward"):
+            moved[name] += SCALES_BYTES * weights
     if "computed again" in by_pass and dims.checkpointing != "full":
-        moved["computed again"] += SUMS_BYTES * dims.depth * linear_layers(dims) / 2  # FLOPs of a token: two a weight
+        moved["computed again"] += SUMS_BYTES * weights
     return moved
 
 
@@ -174,9 +180,3 @@ def student_slice(dims: Dimensions, *, processes: Processes) -> int:
         for unit in units_of(dims)
         if unit.side == "student"
     )
-
-
-def entry_bytes(dims: Dimensions) -> int:
-    """Of the tokens between the blocks: one process under autocast keeps them in float32 where there is LayerScale."""
-    mixed = dims.processes == 1 and dims.layer_scale
-    return 4 if mixed else dims.compute_dtype.itemsize

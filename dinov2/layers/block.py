@@ -127,7 +127,7 @@ class Block(nn.Module):
         """Both branches; of the pictures in `kept` alone, where it is given.  [T, D] -> [T, D], or [R, D] of `only`"""
         if kept is None:
             if (self._keeps_little() and self.checkpointing != "branches") or self.goes_by_halves(x):
-                attended = self._attended(x, groups, in_one=True)
+                x, attended = self._attended_in_one(x, groups)
                 return self._second_half(_chosen(x, only), attended=_chosen(attended, only))
             x = _chosen(x, only) + self.attention_branch(x, groups, only=only)
             return x + self.ffn_branch(x)
@@ -151,7 +151,11 @@ class Block(nn.Module):
 
     def attention_branch(self, x: Tensor, groups: Groups, *, only: Tensor | None = None) -> Tensor:
         """What attention adds.  [T, D] -> [T, D], or [R, D] of `only`"""
-        attended = _chosen(self._attended(x, groups, in_one=self._keeps_little()), only)
+        if self._keeps_little():
+            _, attended = self._attended_in_one(x, groups)
+        else:
+            attended = self.attn.mix(self.attn.qkv(self.norm1(x)), groups)
+        attended = _chosen(attended, only)
         matrix, after = ending(self.attn.proj, self.ls1, attended)
         update: Tensor = after(matrix(attended))
         return update
@@ -175,11 +179,10 @@ class Block(nn.Module):
         inside = (layer for layer in self.modules() if layer is not self)
         return all(type(one) in PLAIN_LAYERS and not (one._forward_hooks or one._forward_pre_hooks) for one in inside)
 
-    def _attended(self, x: Tensor, groups: Groups, *, in_one: bool) -> Tensor:
-        """`in_one`: norm and matrix are one operation."""
-        if in_one:
-            return self.attn.mix(normed_linear(x, self.norm1, self.attn.qkv), groups)
-        return self.attn.mix(self.attn.qkv(self.norm1(x)), groups)
+    def _attended_in_one(self, x: Tensor, groups: Groups) -> tuple[Tensor, Tensor]:
+        """Norm and matrix as one operation, attention behind them; and `x`, see `normed_linear`."""
+        qkv, x = normed_linear(x, self.norm1, self.attn.qkv)
+        return x, self.attn.mix(qkv, groups)
 
     def _second_half(self, x: Tensor, *, attended: Tensor | None) -> Tensor:
         assert not isinstance(self.mlp, NoFfn)

@@ -1,14 +1,16 @@
 """The two halves of a block as single operations that keep little and work on few tokens at a time.
 
 In: tokens [T, D] and the weights of a half. Out: queries, keys and values; or the block's output. Their backward
-passes are written out: what norms, casts and activation functions give is made again there, and so are the tokens
-between the two branches, for a product of D x D. Nothing that is only passed through is ever as long as all tokens: on
-a CPU it stays in the cache, and the allocator has no large holes to leave behind.
+passes are written out. Where the products have a narrower format than the tokens (autocast in bf16), what is kept of a
+norm is what it gave, in that format; elsewhere its input is kept, and what it gave is made again, and so are the
+tokens between the two branches, for a product of D x D. What casts and activation functions give is always made again.
+Nothing that is only passed through is ever as long as all tokens: on a CPU it stays in the cache, and the allocator
+has no large holes to leave behind.
 
 Legend: T tokens, D width, F hidden width; e the format of the products (autocast's, or that of the tokens).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,20 +19,23 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dinov2.layers.matrices import Normed, NormedMatrix, ScaledMatrix, takes_factors_in
 from dinov2.layers.mlp import Mlp
-from dinov2.layers.products import Weight, sum_of_rows
 from dinov2.layers.swiglu import SwiGLUFFN
 
 ROWS_ON_CPU = 2560
 """Tokens at a time on a CPU; elsewhere all of them."""
 
 
-def normed_linear(x: Tensor, norm: nn.LayerNorm, matrix: nn.Linear) -> Tensor:
-    """`matrix(norm(x))`, keeping `x` alone.  [T, D] -> [T, F] in e"""
-    out: Tensor = _NormedLinear.apply(  # type: ignore[no-untyped-call]
-        x, norm.weight, norm.bias, matrix.weight, matrix.bias, norm.eps, product_dtype(x)
-    )
-    return out
+def normed_linear(x: Tensor, norm: nn.LayerNorm, matrix: nn.Linear) -> tuple[Tensor, Tensor]:
+    """`matrix(norm(x))` in e, [T, D] -> [T, F]; and `x` itself.
+
+    What goes on with that `x` gives its gradient to this operation, which adds its own to it while it is in the cache.
+    """
+    how = _Form(eps=norm.eps, dtype=product_dtype(x), keep_normed=_keeps_normed(x))
+    out: Tensor
+    out, x = _NormedLinear.apply(x, norm.weight, norm.bias, matrix.weight, matrix.bias, how)  # type: ignore[no-untyped-call]
+    return out, x
 
 
 def second_half(
@@ -47,11 +52,13 @@ def second_half(
     """y = x + scaled proj(attended); y + scaled branch(norm(y)).  [T, D], [T, D] -> [T, D]
 
     Without `attended` y is `x`, and what the feed-forward adds to it is returned alone, in e. Scales are LayerScale's
-    factors [D]. Keeps `x`, `attended` and, if `keep_hidden`, what its first matrix gives: [T, F] in e.
+    factors [D]. Keeps `attended`, `x` or what the norm gives, and, if `keep_hidden`, what the feed-forward's first
+    matrix gives: [T, F] in e.
     """
     weights = (proj.weight, proj.bias, proj_scale, norm.weight, norm.bias, branch.first.weight, branch.first.bias)
     ending = (branch.last.weight, branch.last.bias, last_scale)
-    rest = _Rest(eps=norm.eps, dtype=product_dtype(x), branch=branch, keep_hidden=keep_hidden)
+    how = _Form(eps=norm.eps, dtype=product_dtype(x), keep_normed=_keeps_normed(x))
+    rest = _Rest(form=how, branch=branch, keep_hidden=keep_hidden)
     out: Tensor = _SecondHalf.apply(x, attended, *weights, *ending, rest)  # type: ignore[no-untyped-call]
     return out
 
@@ -61,6 +68,15 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
 
 
+def keeps_normed(tokens: torch.dtype, products: torch.dtype) -> bool:
+    """Whether a norm's result is kept for the backward pass instead of its input, in these formats."""
+    return takes_factors_in(products) and products.itemsize < tokens.itemsize
+
+
+def _keeps_normed(x: Tensor) -> bool:
+    return torch.is_grad_enabled() and keeps_normed(x.dtype, product_dtype(x))
+
+
 def _parts(x: Tensor) -> Iterator[slice]:
     """Parts alike in length."""
     number = max(-(-len(x) // ROWS_ON_CPU), 1) if x.device.type == "cpu" else 1
@@ -68,225 +84,134 @@ def _parts(x: Tensor) -> Iterator[slice]:
     return (slice(start, end) for start, end in pairwise(ends))
 
 
-def _normed(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Normed tokens in the format of the norm's weights, mean, inverse deviation."""
-    return torch.native_layer_norm(x.to(weight.dtype), [x.shape[-1]], weight, bias, eps)
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    eps: float
+    dtype: torch.dtype  # of the products
+    keep_normed: bool
 
 
-def _in(dtype: torch.dtype, *tensors: Tensor | None) -> list[Any]:
-    return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+def _kept_of(seen: Normed) -> tuple[Tensor, Tensor]:
+    return seen.tokens, seen.deviation
 
 
-class _Sum:
-    """A gradient, summed over parts of the tokens in float32 (float64 stays)."""
-
-    def __init__(self, like: Tensor) -> None:
-        self._like, self._dtype = like, torch.promote_types(like.dtype, torch.float32)
-        self._total: Tensor | None = None
-
-    def add(self, part: Tensor) -> None:
-        """What no one else will use."""
-        wide = part.to(self._dtype)  # faster than adding in place across formats
-        self._total = wide if self._total is None else self._total.add_(wide)
-
-    @property
-    def total(self) -> Tensor:
-        """Of all parts so far."""
-        return torch.zeros_like(self._like, dtype=self._dtype) if self._total is None else self._total
-
-
-class _Sums:
-    """Gradients of weights, those that there are."""
-
-    def __init__(self, *like: Tensor | None) -> None:
-        self._like = like
-        self._sums = [None if one is None else _Sum(one) for one in like]
-
-    def matrix(self, place: int, gradient: Tensor, inputs: Tensor) -> None:
-        """Of a matrix at `place` and of its bias behind it."""
-        self.add(place, gradient.T @ inputs)
-        if self._sums[place + 1] is not None:
-            self.add(place + 1, sum_of_rows(gradient))
-
-    def add(self, place: int, *gradients: Tensor) -> None:
-        """Gradients as they are."""
-        for i, gradient in enumerate(gradients, start=place):
-            one = self._sums[i]
-            assert one is not None
-            one.add(gradient)
-
-    def done(self) -> list[Tensor | None]:
-        """In the formats of the weights."""
-        pairs = zip(self._sums, self._like, strict=True)
-        return [None if one is None or like is None else one.total.to(like.dtype) for one, like in pairs]
+def _kept_parts(kept: Sequence[Tensor]) -> list[Normed]:
+    """What `_kept_of` kept of every part."""
+    pairs = zip(kept[::2], kept[1::2], strict=True)
+    return [Normed(tokens=tokens, deviation=deviation, mean=None, inputs=None) for tokens, deviation in pairs]
 
 
 class _NormedLinear(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        scale: Tensor,
-        shift: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        eps: float,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        ctx.save_for_backward(x, scale, shift, weight, bias)
-        ctx.eps, ctx.dtype = eps, dtype
-        matrix = Weight(*_in(dtype, weight, bias))
+    def forward(ctx: Any, x: Tensor, *weights_and_form: Any) -> tuple[Tensor, Tensor]:
+        *weights, form = weights_and_form
+        kept: list[Tensor] = []
+        matrix = NormedMatrix(*weights, eps=form.eps, dtype=form.dtype)
         parts = list(_parts(x))
-        out = x.new_empty((len(x), len(weight)), dtype=dtype) if len(parts) > 1 else None
+        out = x.new_empty((len(x), len(weights[2])), dtype=form.dtype) if len(parts) > 1 else None
         with torch.autocast(x.device.type, enabled=False):
             for part in parts:
-                normed, _, _ = _normed(x[part], scale, shift, eps)
-                whole = matrix(normed.to(dtype))
+                seen = matrix.normed(x[part])
+                whole = matrix.forward(seen)
+                kept += _kept_of(seen) if form.keep_normed else ()
                 if out is not None:
                     out[part] = whole
-        return whole if out is None else out
+        ctx.save_for_backward(*weights, *(kept if form.keep_normed else [x]))
+        ctx.set_materialize_grads(False)
+        ctx.form, ctx.tokens = form, x.dtype
+        return whole if out is None else out, x
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        x, scale, shift, weight, bias = ctx.saved_tensors
-        sums = _Sums(scale, shift, weight, bias)
-        matrix = Weight(*_in(ctx.dtype, weight))
-        of_x = torch.empty_like(x)
-        with torch.autocast(x.device.type, enabled=False):
-            for part in _parts(x):
-                normed, *statistics = _normed(x[part], scale, shift, ctx.eps)
-                sums.matrix(2, gradient[part], normed.to(ctx.dtype))
-                of_normed = matrix.backward(gradient[part])
-                of_x[part] = _norm_backward(sums, of_normed, x[part], scale, shift, *statistics, place=0)
-        return of_x, *sums.done(), None, None
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        gradient, of_same = gradients
+        if gradient is None:
+            return of_same, *[None] * (_NUM_NORMED + 1)
+        weights, kept = ctx.saved_tensors[:_NUM_NORMED], ctx.saved_tensors[_NUM_NORMED:]
+        seen = _kept_parts(kept) if ctx.form.keep_normed else None
+        with torch.autocast(gradient.device.type, enabled=False):
+            matrix = NormedMatrix(*weights, eps=ctx.form.eps, dtype=ctx.form.dtype)
+            of_x = gradient.new_empty((len(gradient), weights[2].shape[1]), dtype=ctx.tokens)
+            for i, part in enumerate(_parts(gradient)):
+                this = matrix.normed(kept[0][part]) if seen is None else seen[i]
+                onto = None if of_same is None else of_same[part]
+                matrix.backward(gradient[part], this, onto=onto, out=of_x[part])
+            return of_x, *matrix.done(), None
 
 
-def _norm_backward(
-    sums: _Sums,
-    gradient: Tensor,
-    x: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    mean: Tensor,
-    deviation: Tensor,
-    *,
-    place: int,
-) -> Tensor:
-    """The gradient of a norm's input; those of its weights are added to `sums`."""
-    of_x: Tensor
-    of_x, of_scale, of_shift = torch.ops.aten.native_layer_norm_backward(
-        gradient.to(scale.dtype), x.to(scale.dtype), [x.shape[-1]], mean, deviation, scale, shift, [True, True, True]
-    )
-    sums.add(place, of_scale, of_shift)
-    return of_x
+_NUM_NORMED = 4  # weights of a norm and a matrix
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Rest:
     """What is no tensor."""
 
-    eps: float
-    dtype: torch.dtype  # of the products
+    form: _Form
     branch: Mlp | SwiGLUFFN  # of whom the activation function is asked
     keep_hidden: bool
 
 
-class _Scaled:
-    """A matrix with LayerScale behind it: y = s (x W + b).
-
-    The factors are taken into the matrix, except in fp16, whose smallest numbers are larger than a weight times a
-    factor of 1e-5. Gradients of all three follow from the one product that the matrix alone would need.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor | None, *, dtype: torch.dtype) -> None:
-        self._given = weight, bias, scale
-        inside = scale is not None and dtype != torch.float16
-        self._behind = None if scale is None or inside else scale.to(dtype)
-        if inside and scale is not None:
-            weight, bias = weight * scale.unsqueeze(1), None if bias is None else bias * scale
-        self._matrix = Weight(*_in(dtype, weight, bias))
-        self._of_matrix, self._of_bias = _Sum(weight), _Sum(weight[:, 0])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[T, F] -> [T, D]"""
-        multiplied = self._matrix(x)
-        return multiplied if self._behind is None else multiplied * self._behind
-
-    def backward(self, gradient: Tensor, inputs: Tensor) -> Tensor:
-        """The gradient of the inputs; those of the weights are summed up."""
-        self._of_matrix.add(gradient.T @ inputs)
-        self._of_bias.add(sum_of_rows(gradient))
-        return self._matrix.backward(gradient if self._behind is None else gradient * self._behind)
-
-    def done(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Of the matrix, the bias and the factors."""
-        weight, bias, scale = self._given
-        of_matrix, of_bias, of_scale = self._of_matrix.total, self._of_bias.total, None
-        if scale is not None:
-            of_scale = (of_matrix * weight).sum(dim=1)
-            if bias is not None:
-                of_scale += of_bias * bias
-            of_scale = of_scale.to(scale.dtype)
-            of_matrix, of_bias = of_matrix * scale.unsqueeze(1), of_bias * scale
-        return of_matrix.to(weight.dtype), None if bias is None else of_bias.to(bias.dtype), of_scale
-
-
 _NUM_WEIGHTS = 10  # of a second half
+
+
+class _Matrices:
+    """Those of a second half."""
+
+    def __init__(self, weights: Sequence[Any], form: _Form) -> None:
+        self.projected = ScaledMatrix(*weights[:3], dtype=form.dtype)
+        self.expanded = NormedMatrix(*weights[3:7], eps=form.eps, dtype=form.dtype)
+        self.contracted = ScaledMatrix(*weights[7:], dtype=form.dtype)
 
 
 class _SecondHalf(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, attended: Tensor | None, *weights_and_rest: Any) -> Tensor:
         *weights, rest = weights_and_rest
-        proj, proj_bias, proj_scale, scale, shift, first, first_bias, *ending = weights
-        hidden: list[Tensor] = []
-        out = torch.empty_like(x, dtype=x.dtype if attended is not None else rest.dtype)
-        projected = _Scaled(proj, proj_bias, proj_scale, dtype=rest.dtype)
-        expanded, contracted = Weight(*_in(rest.dtype, first, first_bias)), _Scaled(*ending, dtype=rest.dtype)
+        form, hidden, kept = rest.form, list[Tensor](), list[Tensor]()
+        out = torch.empty_like(x, dtype=x.dtype if attended is not None else form.dtype)
         with torch.autocast(x.device.type, enabled=False):
+            of = _Matrices(weights, form)
             for part in _parts(x):
-                between = x[part] if attended is None else x[part] + projected.forward(attended[part])
-                normed, _, _ = _normed(between, scale, shift, rest.eps)
-                wide = expanded(normed.to(rest.dtype))
-                if rest.keep_hidden:
-                    hidden.append(wide)
-                added = contracted.forward(rest.branch.activate(wide))
+                between = _between(x, attended, of, part)
+                seen = of.expanded.normed(between)
+                wide = of.expanded.forward(seen)
+                hidden += [wide] if rest.keep_hidden else []
+                kept += _kept_of(seen) if form.keep_normed else ()
+                added = of.contracted.forward(rest.branch.activate(wide))
                 if attended is None:
                     out[part] = added
                 else:
                     torch.add(between, added, out=out[part])
-        ctx.save_for_backward(x, attended, *weights, *hidden)
-        ctx.rest = rest
+        ctx.save_for_backward(attended, *weights, *(kept if form.keep_normed else [x]), *hidden)
+        ctx.rest, ctx.tokens, ctx.num_hidden = rest, x.dtype, len(hidden)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        x, attended, *weights = ctx.saved_tensors
-        hidden, rest = weights[_NUM_WEIGHTS:], ctx.rest
-        proj, proj_bias, proj_scale, scale, shift, first, first_bias, *ending = weights[:_NUM_WEIGHTS]
-        projected = _Scaled(proj, proj_bias, proj_scale, dtype=rest.dtype)
-        expanded, contracted = Weight(*_in(rest.dtype, first, first_bias)), _Scaled(*ending, dtype=rest.dtype)
-        sums = _Sums(scale, shift, first, first_bias)
-        of_x, of_attended = torch.empty_like(x), None if attended is None else torch.empty_like(attended)
-        with torch.autocast(x.device.type, enabled=False):
-            for i, part in enumerate(_parts(x)):
-                between = x[part] if attended is None else x[part] + projected.forward(attended[part])
-                normed, *statistics = _normed(between, scale, shift, rest.eps)
-                normed = normed.to(rest.dtype)
-                wide = hidden[i] if rest.keep_hidden else expanded(normed)
-                of_active = contracted.backward(gradient[part].to(rest.dtype), rest.branch.activate(wide))
+        rest, form = ctx.rest, ctx.rest.form
+        attended, *saved = ctx.saved_tensors
+        weights, kept = saved[:_NUM_WEIGHTS], saved[_NUM_WEIGHTS : len(saved) - ctx.num_hidden]
+        hidden = saved[len(saved) - ctx.num_hidden :]
+        seen = _kept_parts(kept) if form.keep_normed else None
+        of_x = torch.empty_like(gradient, dtype=ctx.tokens)
+        of_attended = None if attended is None else torch.empty_like(attended)
+        with torch.autocast(gradient.device.type, enabled=False):
+            of = _Matrices(weights, form)
+            for i, part in enumerate(_parts(gradient)):
+                this = of.expanded.normed(_between(kept[0], attended, of, part)) if seen is None else seen[i]
+                wide = hidden[i] if rest.keep_hidden else of.expanded.forward(this)
+                of_active = of.contracted.backward(gradient[part].to(form.dtype), rest.branch.activate(wide))
                 of_wide = rest.branch.activate_backward(of_active, wide)
-                sums.matrix(2, of_wide, normed)
-                of_normed = expanded.backward(of_wide)
-                of_between = _norm_backward(sums, of_normed, between, scale, shift, *statistics, place=0)
-                if attended is None or of_attended is None:
-                    of_x[part] = of_between
-                    continue
-                torch.add(of_between, gradient[part], out=of_x[part])
-                of_attended[part] = projected.backward(of_x[part].to(rest.dtype), attended[part])
-        of_proj = projected.done() if attended is not None else (None, None, None)
-        return of_x, of_attended, *of_proj, *sums.done(), *contracted.done(), None
+                onto = None if attended is None else gradient[part]
+                of.expanded.backward(of_wide, this, onto=onto, out=of_x[part])
+                if of_attended is not None:
+                    of_attended[part] = of.projected.backward(of_x[part].to(form.dtype), attended[part])
+            of_proj = (None, None, None) if attended is None else of.projected.done()
+            return of_x, of_attended, *of_proj, *of.expanded.done(), *of.contracted.done(), None
+
+
+def _between(x: Tensor, attended: Tensor | None, of: _Matrices, part: slice) -> Tensor:
+    """The tokens between the two branches."""
+    return x[part] if attended is None else x[part] + of.projected.forward(attended[part])

@@ -1,6 +1,7 @@
 """FLOPs by formula, against torch's own count of real steps."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from dinov2.config.load import load_config
 from dinov2.forecast.cost import nominal
 from dinov2.forecast.dimensions import dimensions_of
 from dinov2.forecast.flops import step_flops, total
+from dinov2.layers.products import ONES_ROWS
 from tests.forecast.steps import batch_of, num_masked, one_process, small_config
 
 RADDINO = Path(__file__).parents[2] / "configs" / "train" / "vitb14_cxr.yaml"
@@ -47,6 +49,26 @@ def test_the_formulas_give_what_torch_counts_in_a_real_step(words: tuple[str, ..
         torch.autograd.backward(losses.total)
     dims = dimensions_of(config, pictures=4, processes=1, on_gpu=False, masked=num_masked(config))
     assert total(step_flops(dims)) == counter.get_total_flops()
+
+
+def test_under_autocast_no_product_is_made_again_but_the_scores() -> None:
+    words = ("student.drop_path_rate=0", "runtime.activation_checkpointing=pointwise", "runtime.attention=explicit")
+    config = small_config("runtime.precision=bf16", "train.batch_size_per_gpu=5", *words)
+    tools, batch = one_process(config), batch_of(config)
+    views = batch.views(mean=config.data.mean, std=config.data.std)
+    known = UNKNOWN_TO_TORCH | {torch.ops.aten.mm: _product_but_no_sum}
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        losses = tools.objective(tools.networks, views, teacher_temperature=0.05, formats=tools.precision.formats)
+        torch.autograd.backward(losses.total)
+    dims = dimensions_of(config, pictures=5, processes=1, on_gpu=False, masked=num_masked(config))
+    table = step_flops(dims)
+    assert dims.keeps_normed
+    assert total(table, passes=["computed again"]) == 0
+    assert total(table) == counter.get_total_flops()
+
+
+def _product_but_no_sum(a: list[int], b: list[int], **_: Any) -> int:
+    return 0 if a[0] == ONES_ROWS else 2 * a[0] * a[1] * b[1]
 
 
 def test_a_film_of_the_published_recipe_costs_what_is_known() -> None:

@@ -33,6 +33,10 @@ def block_of(
         ffn_layer=ffn,
         kernel=choose_attention("explicit"),
     )
+    with torch.no_grad():  # of norms too, whose factors and shifts are taken into the matrices
+        for norm in (block.norm1, block.norm2):
+            norm.weight.add_(torch.randn(16) * 0.3)
+            norm.bias.add_(torch.randn(16) * 0.3)
     return block.to(dtype).train()
 
 
@@ -82,6 +86,36 @@ def test_weights_in_half_precision_get_gradients_in_their_own_format(dtype: torc
     for ours, theirs, truth in zip(short, plain, exact, strict=True):
         assert ours.dtype == dtype
         assert error(ours, truth) <= 1.5 * error(theirs, truth) + 1e-2 * float(truth.abs().max())
+
+
+def test_under_autocast_of_a_norm_is_kept_what_it_gives_and_not_what_it_was_given() -> None:
+    block = block_of()
+    use_checkpointing(block, "pointwise")
+    x = torch.randn(TOKENS, 16, requires_grad=True)
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        block(x, GROUPS)
+    assert x.untyped_storage().data_ptr() not in kept
+    of_tokens = [one for one in kept.values() if not any(one is weight for weight in block.parameters())]
+    wide = [one for one in of_tokens if one.dtype == torch.float32]
+    assert [one.shape[1:] for one in wide] == [(1,)] * len(wide)  # inverse deviations
+    assert sum(len(one) for one in wide) == 2 * TOKENS
+
+
+def test_what_is_passed_through_brings_its_gradient_and_alone_is_enough() -> None:
+    norm, matrix = torch.nn.LayerNorm(16), torch.nn.Linear(16, 24)
+    x, gradient = torch.randn(TOKENS, 16, requires_grad=True), torch.randn(TOKENS, 16)
+    out, same = halves.normed_linear(x, norm, matrix)
+    both = torch.autograd.grad(out.sin().sum() + (same * gradient).sum(), x)[0]
+    out, _ = halves.normed_linear(x, norm, matrix)
+    assert_close(both, torch.autograd.grad(out.sin().sum(), x)[0] + gradient)
+    _, same = halves.normed_linear(x, norm, matrix)
+    assert_close(torch.autograd.grad((same * gradient).sum(), x)[0], gradient)
 
 
 def test_without_gradients_nothing_is_kept() -> None:
