@@ -25,6 +25,8 @@ from dinov2.bench.resident import resident_now
 from dinov2.config.schema import Config
 from dinov2.distributed import World, keep_freed_memory
 from dinov2.errors import Dinov2Error
+from dinov2.forecast.dimensions import dimensions_of
+from dinov2.forecast.flops import step_flops, total
 from dinov2.optim.schedules import StepPlan, build_schedule, schedule_at
 from dinov2.ssl.networks import needed_heads
 from dinov2.ssl.precision import choose_precision
@@ -105,6 +107,16 @@ def flops_per_picture(case: Case) -> float:
             terms = plain.terms(views, masked, temperature=TEMPERATURE)
             torch.autograd.backward(torch.stack(list(terms.values())).sum())
     return float(counter.get_total_flops()) / PICTURES_TO_COUNT
+
+
+def flops_left_out(case: Case) -> float:
+    """Of those, what ours does not compute: for tokens that no loss reads, the last block's part behind attention."""
+    form = Form(precision="fp32", attention="sdpa", compile="never", checkpointing="none")
+    config = config_of(replace(case, batch_size=PICTURES_TO_COUNT), form, device=torch.device("cpu"))
+    masked = len(find_masked(random_views(config, device=torch.device("cpu")).masks).index)
+    dims = dimensions_of(config, pictures=PICTURES_TO_COUNT, processes=1, on_gpu=False, masked=float(masked))
+    whole = total(step_flops(replace(dims, only_read=False)))
+    return (whole - total(step_flops(dims))) / PICTURES_TO_COUNT
 
 
 def peak_of(case: Case, form: Form, *, device: torch.device) -> Peak:

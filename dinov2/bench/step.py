@@ -34,7 +34,7 @@ from dinov2.bench.case import (
     random_views,
 )
 from dinov2.bench.ceilings import MatrixRates, copy_rate, give_back, matrix_rates, settle
-from dinov2.bench.forms import OUT_OF_MEMORY, Step, build_form, flops_per_picture, peak_of
+from dinov2.bench.forms import OUT_OF_MEMORY, Step, build_form, flops_left_out, flops_per_picture, peak_of
 from dinov2.bench.machine import device_of, machine_facts
 from dinov2.bench.profile_picture import draw_profiles
 from dinov2.bench.profile_step import StepProfile, name_compiled_kernels, profile_step
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         name_compiled_kernels()
     with announced("bench step", total=parts) as tell:
         tell("counting FLOPs")
-        flops = flops_per_picture(case)
+        flops, left_out = flops_per_picture(case), flops_left_out(case)
         tell("copying memory")
         copied = copy_rate(device=device, seconds=arguments.ceiling_seconds)
         for precision, forms in per_format.items():
@@ -118,6 +118,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         | {"preset": arguments.preset, "steps": arguments.steps, "device": device.type}
         | {"freed_memory_kept": kept},
         "flops_per_picture": flops,
+        "flops_left_out_per_picture": left_out,
         "rows": rows,
         "profiles": [asdict(profile) for profile in profiles],
         "profile_picture": str(arguments.profile) if arguments.profile else None,
@@ -128,6 +129,7 @@ def table(result: dict[str, Any]) -> Table:
     """The rows as a table."""
     machine, settings, ceilings = result["machine"], result["settings"], result["ceilings"]
     torch_rates = ceilings["torch_flops_per_second"]
+    flops, left_out = result["flops_per_picture"], result["flops_left_out_per_picture"]
     rates = ", ".join(
         f"{name} {rate / 1e12:.2f} (torch's own {torch_rates[name] / 1e12:.2f})"
         for name, rate in ceilings["matrix_flops_per_second"].items()
@@ -135,8 +137,8 @@ def table(result: dict[str, Any]) -> Table:
     shown = Table(
         title=f"training step of {_case_in(settings)}\non {machine['device']}, {machine['threads']} threads, "
         f"torch {machine['torch']}",
-        caption=f"{result['flops_per_picture'] / 1e12:.3f} TFLOP a picture; the machine's matrix products: {rates} "
-        f"TFLOP/s; copies: {ceilings['copy_bytes_per_second'] / 1e9:.0f} GB/s. share: of the first rate beside each "
+        caption=f"{flops / 1e12:.3f} TFLOP a picture, of which ours leaves out {left_out / flops:.1%}; the machine's "
+        f"matrix products: {rates} TFLOP/s; copies: {ceilings['copy_bytes_per_second'] / 1e9:.0f} GB/s. share: of the first rate beside each "
         "step (of torch's own), median; gain: films/s against plain" + _asides(result),
     )
     for column in ("format", "form", "s/step", "spread", "films/s", "share", "GiB", "gain"):

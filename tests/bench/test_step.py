@@ -1,5 +1,6 @@
 import argparse
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from PIL import Image
 
 from dinov2.bench import step as bench
 from dinov2.bench.case import PRESETS, Case, Form, config_of, num_patches, plain_form, random_views
-from dinov2.bench.forms import build_form, flops_per_picture
+from dinov2.bench.forms import build_form, flops_left_out, flops_per_picture
 from dinov2.bench.plain_step import padded_patches
 from dinov2.errors import ConfigError
 
@@ -46,6 +47,16 @@ def test_the_padding_holds_the_masks_that_are_measured() -> None:
 
 def test_the_recipe_of_the_model_card_costs_what_its_authors_paid_per_film() -> None:
     assert flops_per_picture(PRESETS["raddino"]) == pytest.approx(3.34e12, rel=0.002)
+
+
+def test_what_ours_leaves_out_is_the_last_block_behind_attention_of_tokens_that_no_loss_reads() -> None:
+    config = config_of(replace(TINY, batch_size=8), EAGER, device=CPU)
+    masked = int(random_views(config, device=CPU).masks.sum())
+    width = 384
+    behind = 2 * width**2 + 2 * width * 4 * width * 2  # attention's second matrix, the feed-forward's two
+    of_global, of_local = 16 * (1 + num_patches(config)), 8 * TINY.local_crops * (1 + (TINY.local_size // 14) ** 2)
+    teacher, student = of_global - 16 - masked, of_global + of_local - 16 - 8 * TINY.local_crops - masked
+    assert flops_left_out(TINY) == pytest.approx((teacher + 3 * student) * behind / 8)
 
 
 def test_every_form_has_a_row_with_its_share_or_why_it_cannot_run_and_the_time_of_a_step_is_drawn(tmp_path) -> None:
