@@ -138,8 +138,8 @@ def table(result: dict[str, Any]) -> Table:
         title=f"training step of {_case_in(settings)}\non {machine['device']}, {machine['threads']} threads, "
         f"torch {machine['torch']}",
         caption=f"{flops / 1e12:.3f} TFLOP a picture, of which ours leaves out {left_out / flops:.1%}; the machine's "
-        f"matrix products: {rates} TFLOP/s; copies: {ceilings['copy_bytes_per_second'] / 1e9:.0f} GB/s. share: of the first rate beside each "
-        "step (of torch's own), median; gain: films/s against plain" + _asides(result),
+        f"matrix products: {rates} TFLOP/s; copies: {ceilings['copy_bytes_per_second'] / 1e9:.0f} GB/s. share: of the "
+        "first rate beside each step (of torch's own), median; gain: films/s against plain" + _asides(result),
     )
     for column in ("format", "form", "s/step", "spread", "films/s", "share", "GiB", "gain"):
         is_words = column == "form"
